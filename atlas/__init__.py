@@ -1,0 +1,1 @@
+"""The core: coordinates, the clip folder, layer mappings, fields, losses, fitting, rendering."""

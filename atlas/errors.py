@@ -1,0 +1,36 @@
+"""The one exception for what a user can get wrong, and how scripts report it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+
+class InputError(Exception):
+    """A user's file, option or folder is not usable.
+
+    The message is one line and says which file or key, what was found, what is wanted and,
+    where it helps, what to do. Scripts print it and exit with status 2.
+    """
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's `main`; print an `InputError` or a full disk as one line and exit 2.
+
+    Ctrl-C ends with status 130 and one line. Any other exception is a bug and keeps its traceback.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        main()
+    except InputError as err:
+        print(f"error: {' '.join(str(err).split())}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as err:
+        # Full disk, missing permission, vanished drive: the user's to mend, not a bug of ours.
+        where = f"{err.filename}: " if err.filename else ""
+        print(f"error: {where}{err.strerror or err}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; rerun the same command to go on", file=sys.stderr)
+        sys.exit(130)

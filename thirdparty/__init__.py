@@ -1,0 +1,1 @@
+"""Adapters round networks and formats that others made; one file each."""
