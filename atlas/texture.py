@@ -1,0 +1,231 @@
+"""Atlas textures in closed form: splat frames into layers, sample layers back into frames.
+
+Sampling a texture at given positions is linear in the texture; splatting is its transpose. The
+texture that best explains the frames in the least-squares sense is found by a few back-projection
+steps (Irani and Peleg 1991), with weights that turn the squares into a robust loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from atlas.coords import Size
+from atlas.mapping import LayerMapping, visible_shares
+
+
+@dataclass(frozen=True)
+class Texture:
+    """One layer's atlas as a picture.
+
+    rgb: (H, W, 3) float32, display-encoded, [0, 1]; unseen texels carry colours from nearby.
+    coverage: (H, W) float32, [0, 1]; how much of the texel some frame has seen.
+    """
+
+    rgb: np.ndarray
+    coverage: np.ndarray
+
+    @property
+    def size(self) -> Size:
+        return Size(*self.coverage.shape)
+
+    def rgba8(self) -> np.ndarray:
+        """(H, W, 4) uint8, straight alpha = coverage."""
+        rgba = np.dstack([self.rgb, self.coverage])
+        return np.clip(np.rint(rgba * 255), 0, 255).astype(np.uint8)
+
+
+class SplatSum:
+    """Weighted sums of frame colours on one layer's canvas, gathered frame by frame.
+
+    Works on the device given; (4, H, W): weight times RGB, and weight.
+    """
+
+    def __init__(self, canvas: Size, device: torch.device | str = "cpu"):
+        self.canvas = canvas
+        self.sums = torch.zeros(4, canvas.height, canvas.width, device=device)
+
+    def add(self, values: Tensor, weight: Tensor, uv: Tensor) -> None:
+        """Add one frame.
+
+        Args:
+            values: (3, H, W) float, what to splat.
+            weight: (H, W) float, >= 0.
+            uv: (H, W, 2) float, texel positions; samples off the canvas are dropped.
+        """
+        stacked = torch.cat([values * weight, weight[None]])
+        self.sums += splat_adjoint(stacked, uv, self.canvas)
+
+    def mean(self) -> tuple[Tensor, Tensor]:
+        """(3, H, W) weighted mean, 0 where nothing landed, and (H, W) weight."""
+        weight = self.sums[3]
+        return self.sums[:3] / weight.clamp_min(1e-6), weight
+
+
+def splat_adjoint(values: Tensor, uv: Tensor, canvas: Size) -> Tensor:
+    """Transpose of bilinear sampling: scatter (C, H, W) values at uv (H, W, 2) onto a canvas.
+
+    Returns (C, canvas.height, canvas.width). For any texture X, <sample(X, uv), values> equals
+    <X, splat_adjoint(values, uv)>.
+    """
+    shape = (1, values.shape[0], canvas.height, canvas.width)
+    empty = torch.empty(shape, device=values.device, dtype=values.dtype)
+    grad, _ = torch.ops.aten.grid_sampler_2d_backward(
+        values[None].contiguous(), empty, _grid(uv, canvas), 0, 0, False, [True, False]
+    )
+    return grad[0]
+
+
+def sample_torch(texture: Tensor, uv: Tensor) -> Tensor:
+    """Bilinear samples (C, H, W) of a (C, h, w) texture at uv (H, W, 2) texels; 0 outside."""
+    canvas = Size(*texture.shape[-2:])
+    return F.grid_sample(texture[None], _grid(uv, canvas), align_corners=False)[0]
+
+
+def _grid(uv: Tensor, canvas: Size) -> Tensor:
+    """`grid_sample`'s own coordinates (align_corners=False) of texel positions, (1, H, W, 2)."""
+    scale = torch.tensor([2 / canvas.width, 2 / canvas.height], device=uv.device, dtype=uv.dtype)
+    return ((uv + 0.5) * scale - 1)[None].contiguous()
+
+
+def sample(texture_rgb: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """Bilinear samples of a texture, its border texels continued outward.
+
+    Args:
+        texture_rgb: (h, w) or (h, w, C) float32.
+        uv: (H, W, 2) float32, texels.
+    Returns:
+        (H, W) or (H, W, C) float32.
+    """
+    uv = np.nan_to_num(uv, nan=-1e4, posinf=3e4, neginf=-3e4).astype(np.float32, copy=False)
+    return cv2.remap(texture_rgb, uv, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def render(
+    mapping: LayerMapping, textures: list[Texture], t: int, size: Size | None = None
+) -> np.ndarray:
+    """Frame `t` as the layers' textures give it: (H, W, 3) float32 in [0, 1]."""
+    m = mapping.frame(t, size)
+    shares = m.visible()
+    out = np.zeros((*shares.shape[1:], 3), np.float32)
+    for share, texture, uv in zip(shares, textures, m.uv, strict=True):
+        out += share[..., None] * sample(texture.rgb, uv)
+    return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplatOptions:
+    """How textures are estimated."""
+
+    sharpen_steps: int = 2
+    """Back-projection steps after the first mean; >= 0."""
+    robust_sigma: float = 0.08
+    """Residual at which a sample's weight has fallen to one half (Geman-McClure), [0, 1] RGB."""
+    min_share: float = 0.5
+    """Pixels that show less of the layer than this are left out; (0, 1]."""
+
+
+def splat(
+    mapping: LayerMapping,
+    frames: Callable[[int], np.ndarray],
+    options: SplatOptions | None = None,
+    device: torch.device | str = "cpu",
+) -> list[Texture]:
+    """Estimate every layer's texture from the frames, robustly: one per layer, top to bottom.
+
+    A first weighted mean, then `sharpen_steps` of back-projection of the residuals, each sample
+    weighted by its visible share squared and, after the first pass, by Geman-McClure's weight
+    s^2 / (s^2 + r^2) of its residual r, so that what covers a layer for a while does not stain it.
+
+    Args:
+        frames: t -> (H, W, 3) uint8 RGB at `mapping.frame_size` (other sizes are resized).
+    """
+    options = options or SplatOptions()
+    count = len(mapping.layers)
+    textures: list[Tensor | None] = [None] * count
+    weights: list[Tensor | None] = [None] * count
+    for step in range(options.sharpen_steps + 1):
+        sums = [SplatSum(layer.canvas, device) for layer in mapping.layers]
+        for t in range(mapping.frame_count):
+            _splat_frame(mapping, frames(t), t, sums, textures, options)
+        for i, total in enumerate(sums):
+            mean, weight = total.mean()
+            previous = textures[i]
+            if step == 0 or previous is None:
+                textures[i], weights[i] = _fill_thin(mean, weight), weight
+            else:
+                textures[i] = previous + mean
+    return [
+        _finish(texture, weight)
+        for texture, weight in zip(textures, weights, strict=True)
+        if texture is not None and weight is not None
+    ]
+
+
+def _splat_frame(
+    mapping: LayerMapping,
+    rgb: np.ndarray,
+    t: int,
+    sums: list[SplatSum],
+    textures: list[Tensor | None],
+    options: SplatOptions,
+) -> None:
+    """Add frame `t`'s colours (first pass) or its residuals (later) to every layer's sum."""
+    size = mapping.frame_size
+    if rgb.shape[:2] != (size.height, size.width):
+        rgb = cv2.resize(rgb, size.wh, interpolation=cv2.INTER_AREA)
+    mapping.observe(t, rgb)
+    m = mapping.frame(t)
+    device = sums[0].sums.device
+    frame = torch.from_numpy(rgb).to(device).permute(2, 0, 1).float() / 255
+    shares = torch.from_numpy(visible_shares(m.alpha)).to(device)
+    for i, total in enumerate(sums):
+        if not bool((shares[i] >= options.min_share).any()):
+            continue
+        uv = torch.from_numpy(np.nan_to_num(m.uv[i], nan=-1e4)).to(device)
+        weight = torch.where(shares[i] >= options.min_share, shares[i] ** 2, 0.0)
+        values, previous = frame, textures[i]
+        if previous is not None:
+            values = frame - sample_torch(previous, uv)
+            s2 = options.robust_sigma**2
+            weight = weight * (s2 / (s2 + (values**2).mean(0)))
+        total.add(values, weight, uv)
+
+
+def _fill_thin(mean: Tensor, weight: Tensor) -> Tensor:
+    """Give texels that got little weight the colours of those around them."""
+    rgb = fill_unseen(mean.permute(1, 2, 0).cpu().numpy(), weight.cpu().numpy())
+    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous().to(mean.device)
+
+
+def _finish(texture: Tensor, weight: Tensor) -> Texture:
+    rgb = texture.permute(1, 2, 0).clamp(0, 1).cpu().numpy()
+    seen = cv2.GaussianBlur(weight.cpu().numpy(), (0, 0), 0.7)
+    return Texture(np.ascontiguousarray(rgb), np.clip(seen / 0.2, 0, 1).astype(np.float32))
+
+
+def fill_unseen(rgb: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Fill texels of low weight from their surroundings by push-pull (Gortler et al. 1996).
+
+    Args:
+        rgb: (H, W, 3) float32; weight: (H, W) float32, >= 0.
+    Returns:
+        (H, W, 3) float32: `rgb` where weight >= 0.3, blending into coarser and coarser averages.
+    """
+    trust = np.minimum(weight / 0.3, 1).astype(np.float32)
+    if min(rgb.shape[:2]) <= 1 or bool((trust >= 1).all()):
+        mean = (rgb * trust[..., None]).sum((0, 1)) / max(float(trust.sum()), 1e-6)
+        return (rgb * trust[..., None] + mean * (1 - trust[..., None])).astype(np.float32)
+    half = (max(rgb.shape[1] // 2, 1), max(rgb.shape[0] // 2, 1))
+    low_weight = cv2.resize(trust, half, interpolation=cv2.INTER_AREA)
+    low = cv2.resize(rgb * trust[..., None], half, interpolation=cv2.INTER_AREA)
+    low = low / np.maximum(low_weight, 1e-6)[..., None]
+    low = fill_unseen(low, low_weight)
+    up = cv2.resize(low, (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return (rgb * trust[..., None] + up * (1 - trust[..., None])).astype(np.float32)
