@@ -123,7 +123,7 @@ def read_run_info(folder: Path) -> RunInfo:
     path = folder / "run.json"
     if not path.is_file():
         raise InputError(
-            f"{folder}: not a run folder (no run.json); wanted one that train.py wrote"
+            f"{folder}: not a run folder (no run.json from train.py)"
         )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -153,7 +153,7 @@ def clip_hash(clip: Clip) -> str:
 
 
 def current_commit() -> str | None:
-    """The commit of the checkout that this code runs from, `-dirty` if changed; None without git."""
+    """The commit of the checkout this code runs from, `-dirty` if changed; None without git."""
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
