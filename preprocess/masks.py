@@ -1,0 +1,283 @@
+"""Masks of a clip's layers: which kinds make which layers, and the folders they are written to.
+
+Every kind leaves one grey PNG per frame, named like the frame, 255 = the layer (for `sky`:
+255 = sky) in `NAME_<kind>/`. Soft edges are kept. A tag file in the folder records what made it;
+whole pictures that the same maker left there are kept, so an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from atlas.clip import Clip, LayerInfo, read_grey, write_bytes, write_rgb
+from atlas.errors import InputError
+
+log = logging.getLogger(__name__)
+
+KINDS = ("sky", "motion", "maskrcnn", "detectron2")
+RESERVED = (*KINDS, "flow", "background", "foreground", "scene")
+TAG_NAME = "masks.json"
+Progress = Callable[[Iterable, int, str], Iterable]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskOptions:
+    """What the kinds of masks can be told."""
+
+    class_name: str = "anything"
+    """COCO class for the detectors, or "anything"."""
+    weights: Path | None = None
+    """Local weight file of the detector; None takes the recorded ones from the cache or the web."""
+    device: str = "cpu"
+    """torch device of the detector."""
+    min_score: float = 0.5
+    """A tracked object needs at least one detection with this score; [0, 1]."""
+    sky_matter: str = "auto"
+    """Which sky matte, see `preprocess.sky.matte.open_matter`."""
+    progress: Progress | None = None
+    """Called as progress(iterable, total, description) around the loop over the frames."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_score <= 1:
+            raise InputError(f"min_score must be in [0, 1], got {self.min_score}")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One entry of `--masks`: its kind, layer name, folder and, for a folder, where it is read."""
+
+    kind: str
+    name: str
+    folder: Path
+    given: Path | None = None
+
+
+def make_masks(
+    clip: Clip, kinds: Sequence[str], options: MaskOptions | None = None
+) -> list[LayerInfo]:
+    """Write the masks that `kinds` ask for, and say which layers they make.
+
+    Args:
+        clip: frames, and for motion and detectors also flow, must be there.
+        kinds: top to bottom; each of `KINDS` or a folder of masks. `sky` must come last.
+        options: see `MaskOptions`.
+    Returns:
+        The clip's layers, top to bottom: the masked ones, then `sky` or `background`.
+    """
+    options = options or MaskOptions()
+    sources = _plan(clip, kinds)
+    for source in sources:
+        maker = _MAKERS.get(source.kind, _folder_masks)
+        if maker is _folder_masks and source.given is None:
+            log.info("masks: %s is used as it is", source.folder)
+            _check_in_place(clip, source.folder)
+            continue
+        maker(clip, source, options)
+        _warn_when_empty(clip, source, options)
+    return layers_of(sources)
+
+
+def layers_of(sources: Sequence[_Source]) -> list[LayerInfo]:
+    """The layers that mask folders make: a sky's matte, inverted, masks what is above the sky."""
+    layers = [
+        LayerInfo(name=s.name, mask_dir=s.folder.name, inverted=s.kind == "sky") for s in sources
+    ]
+    bottom = "sky" if sources and sources[-1].kind == "sky" else "background"
+    return [*layers, LayerInfo(name=bottom)]
+
+
+def mask_sources(options: MaskOptions) -> dict[str, str]:
+    """One line per detector kind: what its tag says; a change of it redoes the masks."""
+    weights = options.weights or "recorded weights"
+    detector = f"class {options.class_name}, score {options.min_score}, {weights}"
+    return {"maskrcnn": f"maskrcnn, {detector}", "detectron2": f"detectron2, {detector}"}
+
+
+def _plan(clip: Clip, kinds: Sequence[str]) -> list[_Source]:
+    """Check `--masks` and settle names and folders; makes nothing yet."""
+    if not kinds:
+        raise InputError(f"--masks names nothing; wanted {', '.join(KINDS)} or folders of masks")
+    for kind in kinds:
+        if kind not in KINDS and not Path(kind).is_dir():
+            raise InputError(
+                f"--masks {kind}: neither a folder nor one of {', '.join(KINDS)}; "
+                "check the spelling or the path"
+            )
+        if kind in KINDS and list(kinds).count(kind) > 1:
+            raise InputError(f"--masks names {kind} more than once")
+    if "sky" in kinds[:-1]:
+        raise InputError("--masks: sky must come last, it is the bottom layer")
+    above = [kind for kind in kinds if kind != "sky"]
+    used: set[str] = set()
+    sources = []
+    for kind in above:
+        given = None if kind in KINDS else Path(kind)
+        folder = clip.sibling(kind) if given is None else _target_folder(clip, given, used)
+        used.add(folder.name)
+        in_place = given is not None and given.resolve() == folder
+        name = _layer_name(kind, [s.name for s in sources]) if len(above) > 1 else "foreground"
+        sources.append(_Source(kind, name, folder, None if in_place else given))
+    if "sky" in kinds:
+        sources.append(_Source("sky", "scene" if above else "foreground", clip.sibling("sky")))
+    return sources
+
+
+def _layer_name(kind: str, taken: Sequence[str]) -> str:
+    """A layer name from a kind or a folder: letters, digits, `-` and `_`, and no other's name."""
+    name = re.sub(r"[^\w-]+", "_", Path(kind).resolve().name if kind not in KINDS else kind)
+    name = name or "masks"
+    if name in ("sky", "background", "scene"):
+        name += "_mask"
+    unique, number = name, 2
+    while unique in taken:
+        unique, number = f"{name}_{number}", number + 1
+    return unique
+
+
+def _target_folder(clip: Clip, given: Path, used: set[str]) -> Path:
+    """Where a user's masks go: the folder itself when it lies beside the frames as NAME_*."""
+    given = given.resolve()
+    beside = given.parent == clip.sibling("x").parent
+    if beside and given.name.startswith(f"{clip.name}_") and given != clip.sibling("flow"):
+        return given
+    name = re.sub(r"[^\w-]+", "_", given.name)
+    if name in RESERVED:
+        name += "_given"
+    unique, number = name, 2
+    while clip.sibling(unique).name in used:
+        unique, number = f"{name}_{number}", number + 1
+    return clip.sibling(unique)
+
+
+# --- writing, resuming ----------------------------------------------------------------------
+
+
+def mask_path(clip: Clip, folder: Path, t: int) -> Path:
+    """Where the mask of frame `t` lies in `folder`."""
+    return folder / f"{Path(clip.frame_names[t]).stem}.png"
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Write an (H, W) mask in [0, 1] (bool or float) as 8-bit grey."""
+    write_rgb(path, np.rint(np.clip(mask.astype(np.float32), 0, 1) * 255).astype(np.uint8))
+
+
+def prepare_folder(clip: Clip, folder: Path, maker: str) -> list[int]:
+    """Make `folder` ready for masks by `maker`; the frames whose mask is still to be written.
+
+    Masks by another maker are removed first, but only where our tag shows that they are ours.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tag_path = folder / TAG_NAME
+    try:
+        tag = json.loads(tag_path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        tag = None
+        if any(p.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") for p in folder.iterdir()):
+            raise InputError(
+                f"{folder}: holds masks that preprocess did not make; name that folder in --masks "
+                "to use them, or move it away to have new ones made"
+            ) from None
+    except ValueError:
+        tag = None
+    if not isinstance(tag, dict) or tag.get("maker") != maker:
+        for t in range(clip.frame_count):
+            mask_path(clip, folder, t).unlink(missing_ok=True)
+        write_bytes(tag_path, json.dumps({"maker": maker}).encode())
+    return [t for t in range(clip.frame_count) if not _is_whole(mask_path(clip, folder, t), clip)]
+
+
+def _is_whole(path: Path, clip: Clip) -> bool:
+    try:
+        return read_grey(path).shape == (clip.size.height, clip.size.width)
+    except InputError:
+        return False
+
+
+def _follow(items: Sequence[int], options: MaskOptions, what: str) -> Iterator[int]:
+    yield from options.progress(items, len(items), what) if options.progress else items
+
+
+def _warn_when_empty(clip: Clip, source: _Source, options: MaskOptions) -> None:
+    """An empty mask is allowed, but it is said in one line what was tried."""
+    for t in range(clip.frame_count):
+        if (read_grey(mask_path(clip, source.folder, t)) >= 128).any():
+            return
+    tried = {
+        "sky": "the sky matte found no sky in any frame",
+        "motion": "nothing moves against the dominant motion of the clip for long enough",
+        "maskrcnn": f"no {options.class_name} with a score of {options.min_score} or more",
+        "detectron2": f"no {options.class_name} with a score of {options.min_score} or more",
+    }.get(source.kind, f"the masks in {source.given} are black")
+    log.warning("masks: %s is empty in all frames: %s", source.name, tried)
+
+
+# --- the kinds ------------------------------------------------------------------------------
+
+
+def _sky_masks(clip: Clip, source: _Source, options: MaskOptions) -> None:
+    from preprocess.sky.matte import open_matter
+
+    matter = open_matter(options.sky_matter)
+    maker = f"sky, {type(matter).__name__}"
+    if not prepare_folder(clip, source.folder, maker):
+        return
+    matter.reset()
+    for t in _follow(range(clip.frame_count), options, "sky masks"):
+        # all frames pass through, in order: the matte may lean on the frames before
+        write_mask(mask_path(clip, source.folder, t), matter.matte(clip.frame(t)))
+
+
+def _motion_masks(clip: Clip, source: _Source, options: MaskOptions) -> None:
+    from preprocess.motion_masks import MAKER, motion_masks
+
+    if not prepare_folder(clip, source.folder, MAKER):
+        return
+    masks = motion_masks(clip)
+    for t in _follow(range(clip.frame_count), options, "motion masks"):
+        write_mask(mask_path(clip, source.folder, t), next(masks))
+
+
+def _detector_masks(clip: Clip, source: _Source, options: MaskOptions) -> None:
+    from preprocess.link import link_instances, open_detector
+
+    if not prepare_folder(clip, source.folder, mask_sources(options)[source.kind]):
+        return
+    detector = open_detector(source.kind, options.class_name, options.weights, options.device)
+    found = (
+        detector.detect(clip.frame(t))
+        for t in _follow(range(clip.frame_count), options, f"{source.kind} masks")
+    )
+    masks = link_instances(found, lambda a, b: clip.flow(a, b), clip.size, options.min_score)
+    for t, mask in enumerate(masks):
+        write_mask(mask_path(clip, source.folder, t), mask)
+
+
+def _folder_masks(clip: Clip, source: _Source, options: MaskOptions) -> None:
+    from preprocess.mask_folder import MaskFolder
+
+    assert source.given is not None
+    given = MaskFolder(source.given, clip)
+    for t in prepare_folder(clip, source.folder, f"copied from {given.fingerprint()}"):
+        write_mask(mask_path(clip, source.folder, t), given.mask(t))
+
+
+def _check_in_place(clip: Clip, folder: Path) -> None:
+    from preprocess.mask_folder import MaskFolder
+
+    MaskFolder(folder, clip, in_place=True)
+
+
+_MAKERS = {
+    "sky": _sky_masks,
+    "motion": _motion_masks,
+    "maskrcnn": _detector_masks,
+    "detectron2": _detector_masks,
+}
