@@ -1,0 +1,1 @@
+"""Bundled skies (pictures of this project's own making) and the code that paints them."""
