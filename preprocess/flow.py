@@ -14,6 +14,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,8 @@ import numpy as np
 from atlas.clip import Clip, write_bytes
 from atlas.coords import Size, pixel_grid
 from atlas.errors import InputError
+from atlas.progress import Progress as ProgressBar
+from atlas.progress import progress as progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -94,12 +97,29 @@ class RaftFlow(FlowMethod):
     def __init__(self, name: str, weights: Path | str | None, device: str):
         from thirdparty.raft import Raft
 
-        self._raft = Raft(name, weights=weights, device=device)
+        with download_bar(f"fetching {name}") as report:
+            self._raft = Raft(name, weights=weights, device=device, report=report)
         self.description = self._raft.description
 
     def flow(self, a_rgb: np.ndarray, b_rgb: np.ndarray) -> np.ndarray:
         _check_pair(a_rgb, b_rgb)
         return self._raft.flow(a_rgb, b_rgb)
+
+
+@contextmanager
+def download_bar(description: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A callback for `thirdparty.weights.find_weights`; the bar appears with the first bytes."""
+    with ExitStack() as stack:
+        bars: list[ProgressBar] = []
+        seen = [0]
+
+        def report(done: int, total: int | None) -> None:
+            if not bars:
+                bars.append(stack.enter_context(progress_bar(None, total, description)))
+            bars[0].advance(done - seen[0])
+            seen[0] = done
+
+        yield report
 
 
 def open_method(
