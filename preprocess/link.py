@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 def fill_gaps(track: Track, flow: FlowOf) -> None:
     """Fill a track's missed frames: masks warped from both ends, weighted by nearness in time."""
     known = sorted(track.masks)
-    for first, last in zip(known, known[1:], strict=False):
+    for first, last in pairwise(known):
         if last - first == 1:
             continue
         forward, backward = {}, {}

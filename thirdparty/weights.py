@@ -228,7 +228,7 @@ def load_state(path: Path) -> dict:
 
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as err:  # noqa: BLE001 - torch raises pickle, zip, EOF, key and runtime errors here
+    except Exception as err:  # torch raises pickle, zip, EOF, key and runtime errors here
         detail = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise InputError(
             f"{path}: not a readable PyTorch weight file ({detail}); wanted a .pth state dict"
