@@ -1,0 +1,159 @@
+"""Original pixels first: an edit lands as a difference, weighted by what the pixel shows of it.
+
+    new frame = frame + sum over layers of share * (new colour - own colour)
+
+with the layer's own colour as `edits.unmix` finds it. A pixel that shows nothing of the edited
+layer, or where the paint is transparent, keeps its value to the bit. Colours are display-encoded
+(sRGB), the space in which cameras and paint programs blend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from edits.blend import paint_over
+from edits.paint import Paint
+from edits.unmix import estimate_color, own_color
+
+SHARE_STEP = 1 / 512
+"""Shares closer than this to 0 or 1 count as 0 or 1: less than half a grey level."""
+GRAIN_SIGMA_PX = 1.5
+_GRAIN_LIMIT = 3.0
+
+
+@dataclass(frozen=True)
+class LayerEdit:
+    """What happens to one layer in one frame.
+
+    share: (H, W) float32, how much of each pixel shows the layer. uv: (H, W, 2) float32 texels.
+    paints: in the order in which they are applied.
+    prior: (H, W, 3) float32, the layer's own colour as the atlas has it, or None.
+    gain: (H, W, 3) float32, the layer's shading in this frame, or None.
+    time_s: presentation time of the frame, seconds. keep_grain: [0, 1].
+    """
+
+    share: np.ndarray
+    uv: np.ndarray
+    paints: Sequence[Paint]
+    prior: np.ndarray | None = None
+    gain: np.ndarray | None = None
+    time_s: float = 0.0
+    keep_grain: float = 0.0
+
+
+def replace_layer(
+    frame: np.ndarray, share: np.ndarray, old: np.ndarray, new: np.ndarray
+) -> np.ndarray:
+    """frame + share (new - old), with the rest of the pixel, frame - share old, kept in range.
+
+    Args:
+        frame, old, new: (..., 3) float, [0, 1]. share: (...) float, [0, 1].
+    Returns:
+        (..., 3) float: exactly `frame` where the share is 0, `new` where it is 1.
+    """
+    share = share[..., None]
+    return frame + share * (new - own_color(frame, share, old))
+
+
+def composite_frame(frame: np.ndarray, edits: Sequence[LayerEdit]) -> np.ndarray:
+    """Apply every layer's edit to one frame.
+
+    Args:
+        frame: (H, W, 3) uint8 or uint16 RGB; left as it is.
+    Returns:
+        (H, W, 3) of the same type.
+    """
+    peak = float(np.iinfo(frame.dtype).max)
+    values = None
+    for edit in edits:
+        box = bounding_box(edit.share >= SHARE_STEP)
+        if box is None or not edit.paints:
+            continue
+        scaled = frame.astype(np.float32) * np.float32(1 / peak)
+        values = scaled.copy() if values is None else values
+        values[box] += layer_delta(scaled, edit, box)
+    if values is None:
+        return frame.copy()
+    np.multiply(values, np.float32(peak), out=values)
+    np.rint(values, out=values)
+    return np.clip(values, 0, peak, out=values).astype(frame.dtype)
+
+
+def layer_delta(frame: np.ndarray, edit: LayerEdit, box: tuple[slice, slice]) -> np.ndarray:
+    """share * (new - own) of one layer inside `box`.
+
+    Args:
+        frame: (H, W, 3) float32, [0, 1], the whole frame.
+        box: rows and columns outside of which the share is 0.
+    Returns:
+        (h, w, 3) float32.
+    """
+    share = edit.share[box].copy()
+    share[share < SHARE_STEP] = 0
+    share[share > 1 - SHARE_STEP] = 1
+    old = frame[box].copy()
+    partial = (share > 0) & (share < 1)
+    estimate = None
+    if partial.any() or edit.keep_grain > 0:
+        estimate = estimate_color(frame, edit.share, edit.prior)[box]
+        old[partial] = own_color(old[partial], share[partial][:, None], estimate[partial])
+    new, through = old, np.ones((*share.shape, 1), np.float32)
+    for paint in edit.paints:
+        sampled = _sampled(paint, edit, box)
+        new = paint_over(new, sampled, paint.blend)
+        if paint.blend == "normal":  # the other modes let the grain through
+            through = through * (1 - sampled[..., 3:])
+    if edit.keep_grain > 0 and estimate is not None:
+        grain = grain_of(frame[box] - estimate, share)
+        new = new + edit.keep_grain * (1 - through) * grain
+    return share[..., None] * (new - old)
+
+
+def grain_of(residual: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """The fine noise of a layer: the high-frequency part of what its estimate leaves.
+
+    Only where the pixel shows the layer alone; amplitudes are cut at three robust standard
+    deviations, so that misplaced structure does not pass for grain.
+
+    Args:
+        residual: (H, W, 3) float32, frame - estimate. share: (H, W) float32.
+    Returns:
+        (H, W, 3) float32.
+    """
+    fine = residual - cv2.GaussianBlur(residual, (0, 0), GRAIN_SIGMA_PX)
+    solid = share >= 1
+    if not solid.any():
+        return np.zeros_like(residual)
+    sigma = 1.4826 * float(np.median(np.abs(fine[solid])))
+    fine = np.clip(fine, -_GRAIN_LIMIT * sigma, _GRAIN_LIMIT * sigma)
+    return np.where(solid[..., None], fine, 0)
+
+
+def bounding_box(inside: np.ndarray) -> tuple[slice, slice] | None:
+    """Rows and columns that enclose every True of an (H, W) bool array; None when there is none."""
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    if rows.size == 0:
+        return None
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def side_by_side(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """(H, 2 W, 3): the original on the left, the edit on the right."""
+    return np.concatenate([before, after], axis=1)
+
+
+def _sampled(paint: Paint, edit: LayerEdit, box: tuple[slice, slice]) -> np.ndarray:
+    """(h, w, 4) float32: the paint at the box's pixels, premultiplied, shaded if it should be."""
+    sampled = paint.sample(edit.uv[box], edit.time_s)
+    if sampled.dtype == np.uint8:
+        sampled = sampled.astype(np.float32) * np.float32(1 / 255)
+    if sampled.shape[2] == 3:
+        sampled = np.dstack([sampled, np.ones(sampled.shape[:2], np.float32)])
+    if edit.gain is not None and paint.takes_shading:
+        shaded = np.minimum(sampled[..., :3] * edit.gain[box], sampled[..., 3:])
+        sampled = np.dstack([shaded, sampled[..., 3]])
+    return sampled
