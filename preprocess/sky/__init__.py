@@ -1,0 +1,1 @@
+"""Sky mattes: how much of each pixel is sky."""
