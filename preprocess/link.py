@@ -7,8 +7,8 @@ detection there when their masks overlap (IoU), each at most once (Hungarian ass
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,21 +29,29 @@ MIN_FRAMES = 3
 FlowOf = Callable[[int, int], np.ndarray]
 
 
-@dataclass
 class Track:
-    """One object over time: its masks by frame, uint8 as they are written (255 = the object)."""
+    """One object over time: what it is, and its detected masks by frame.
 
-    label: str
-    best_score: float = 0.0
-    masks: dict[int, np.ndarray] = field(default_factory=dict)
-    """Frame -> (H, W) uint8: detections, and after `fill_gaps` the filled frames too."""
-    carried: np.ndarray | None = None
-    """(H, W) uint8: the last mask, warped along while the object is missed."""
+    Masks are kept compressed: a long clip with many objects would not fit into memory otherwise.
+    """
+
+    def __init__(self, label: str):
+        self.label = label
+        self.scores: dict[int, float] = {}
+        """Frame -> score of the detection there; the frames in which the object was found."""
+        self.carried: np.ndarray | None = None
+        """(H, W) uint8: the last mask, warped along to the present frame; None once lost."""
+        self._packed: dict[int, bytes] = {}
 
     def add(self, t: int, instance: Instance) -> None:
-        self.masks[t] = np.rint(instance.mask * 255).astype(np.uint8)
-        self.carried = self.masks[t]
-        self.best_score = max(self.best_score, instance.score)
+        self.carried = np.rint(instance.mask * 255).astype(np.uint8)
+        self._packed[t] = zlib.compress(self.carried.tobytes(), 1)
+        self.scores[t] = instance.score
+
+    def mask(self, t: int, size: Size) -> np.ndarray:
+        """(H, W) uint8, 255 = the object, as detected in frame t."""
+        data = np.frombuffer(zlib.decompress(self._packed[t]), np.uint8)
+        return data.reshape(size.height, size.width)
 
 
 def open_detector(
@@ -71,24 +79,34 @@ def link_instances(
         size: of the masks.
         min_score: an object counts when at least one of its detections scores this.
     Returns:
-        (H, W) float32 masks in [0, 1], one per frame.
+        (H, W) uint8 masks, 255 = an object, one per frame.
     """
+    tracks, count = link_tracks(found, flow)
+    kept = [k for k in tracks if max(k.scores.values()) >= min_score]
+    return union_masks(kept, count, size, flow)
+
+
+def link_tracks(found: Iterable[list[Instance]], flow: FlowOf) -> tuple[list[Track], int]:
+    """The objects that persist for `MIN_FRAMES` (or the whole clip, if shorter); frame count."""
     tracks: list[Track] = []
     count = 0
     for t, instances in enumerate(found):
         _extend(tracks, t, instances, flow)
         count += 1
     least = min(MIN_FRAMES, count)
-    tracks = [k for k in tracks if k.best_score >= min_score and len(k.masks) >= least]
+    return [k for k in tracks if len(k.scores) >= least], count
+
+
+def union_masks(
+    tracks: list[Track], frame_count: int, size: Size, flow: FlowOf
+) -> list[np.ndarray]:
+    """(H, W) uint8 per frame: the union of the tracks, their missed frames filled."""
+    out = [np.zeros((size.height, size.width), np.uint8) for _ in range(frame_count)]
     for track in tracks:
-        fill_gaps(track, flow)
-    out = []
-    for t in range(count):
-        union = np.zeros((size.height, size.width), np.uint8)
-        for track in tracks:
-            if t in track.masks:
-                np.maximum(union, track.masks[t], out=union)
-        out.append(union.astype(np.float32) / 255)
+        for t in track.scores:
+            np.maximum(out[t], track.mask(t, size), out=out[t])
+        for t, mask in fill_gaps(track, size, flow):
+            np.maximum(out[t], mask, out=out[t])
     return out
 
 
@@ -97,7 +115,7 @@ def _extend(tracks: list[Track], t: int, instances: list[Instance], flow: FlowOf
     living = [k for k in tracks if k.carried is not None]
     back = flow(t, t - 1) if living else None
     for track in living:
-        if t - max(track.masks) > MAX_GAP_FRAMES + 1:
+        if t - max(track.scores) > MAX_GAP_FRAMES + 1:
             track.carried = None
         elif track.carried is not None and back is not None:
             track.carried = warp_backward(track.carried, back)
@@ -133,20 +151,20 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return np.count_nonzero(a & b) / union if union else 1.0
 
 
-def fill_gaps(track: Track, flow: FlowOf) -> None:
-    """Fill a track's missed frames: masks warped from both ends, weighted by nearness in time."""
-    known = sorted(track.masks)
-    for first, last in pairwise(known):
-        if last - first == 1:
-            continue
+def fill_gaps(track: Track, size: Size, flow: FlowOf) -> Iterator[tuple[int, np.ndarray]]:
+    """Frame and (H, W) uint8 mask of every missed frame between two detections of a track.
+
+    The mask is the one before the gap and the one after it, warped there along flow, weighted by
+    nearness in time.
+    """
+    for first, last in pairwise(sorted(track.scores)):
         forward, backward = {}, {}
-        mask = track.masks[first].astype(np.float32)
+        mask = track.mask(first, size).astype(np.float32)
         for t in range(first + 1, last):
             forward[t] = mask = warp_backward(mask, flow(t, t - 1))
-        mask = track.masks[last].astype(np.float32)
+        mask = track.mask(last, size).astype(np.float32)
         for t in range(last - 1, first, -1):
             backward[t] = mask = warp_backward(mask, flow(t, t + 1))
         for t in range(first + 1, last):
             share = (t - first) / (last - first)
-            blend = (1 - share) * forward[t] + share * backward[t]
-            track.masks[t] = np.rint(blend).astype(np.uint8)
+            yield t, np.rint((1 - share) * forward[t] + share * backward[t]).astype(np.uint8)

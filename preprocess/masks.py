@@ -165,7 +165,10 @@ def mask_path(clip: Clip, folder: Path, t: int) -> Path:
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
-    """Write an (H, W) mask in [0, 1] (bool or float) as 8-bit grey."""
+    """Write an (H, W) mask, in [0, 1] (bool or float) or uint8, as 8-bit grey."""
+    if mask.dtype == np.uint8:
+        write_rgb(path, mask)
+        return
     write_rgb(path, np.rint(np.clip(mask.astype(np.float32), 0, 1) * 255).astype(np.uint8))
 
 
