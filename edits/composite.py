@@ -97,8 +97,7 @@ def layer_delta(frame: np.ndarray, edit: LayerEdit, box: tuple[slice, slice]) ->
     share[share > 1 - SHARE_STEP] = 1
     old = frame[box].copy()
     partial = (share > 0) & (share < 1)
-    estimate = None
-    if partial.any() or edit.keep_grain > 0:
+    if partial.any():
         estimate = estimate_color(frame, edit.share, edit.prior)[box]
         old[partial] = own_color(old[partial], share[partial][:, None], estimate[partial])
     new, through = old, np.ones((*share.shape, 1), np.float32)
@@ -107,20 +106,20 @@ def layer_delta(frame: np.ndarray, edit: LayerEdit, box: tuple[slice, slice]) ->
         new = paint_over(new, sampled, paint.blend)
         if paint.blend == "normal":  # the other modes let the grain through
             through = through * (1 - sampled[..., 3:])
-    if edit.keep_grain > 0 and estimate is not None:
-        grain = grain_of(frame[box] - estimate, share)
+    if edit.keep_grain > 0:
+        grain = grain_of(frame[box] - (0 if edit.prior is None else edit.prior[box]), share)
         new = new + edit.keep_grain * (1 - through) * grain
     return share[..., None] * (new - old)
 
 
 def grain_of(residual: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """The fine noise of a layer: the high-frequency part of what its estimate leaves.
+    """The fine noise of a layer: the high-frequency part of what its texture does not explain.
 
     Only where the pixel shows the layer alone; amplitudes are cut at three robust standard
     deviations, so that misplaced structure does not pass for grain.
 
     Args:
-        residual: (H, W, 3) float32, frame - estimate. share: (H, W) float32.
+        residual: (H, W, 3) float32, frame - prior, or the frame where there is none. share: (H, W) float32.
     Returns:
         (H, W, 3) float32.
     """

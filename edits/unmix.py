@@ -11,7 +11,8 @@ import numpy as np
 
 WORK_WIDTH_PX = 320
 """Colours are diffused at about this width: what is not seen can only be guessed smoothly."""
-_TRUST_POWER = 16
+_TRUST_POWER = 32
+"""A pixel's say in what the layer's colour is: its share to this power; half at a share of 0.98."""
 _EMPTY = 1e-5
 
 
@@ -41,8 +42,8 @@ def estimate_color(
     """Guess the layer's own colour at every pixel from pixels that show nothing else.
 
     Without a prior the colours of those pixels are diffused into the others. With a prior (the
-    atlas seen through the mapping) the difference to it is diffused instead, which takes up
-    whatever the light has done since.
+    atlas seen through the mapping) the least change to it that explains the pixel is diffused
+    instead: it takes up what the light has done since, and is nothing where the prior is right.
 
     Args:
         frame: (H, W, 3) float32, [0, 1]. share: (H, W) float32, [0, 1].
@@ -50,8 +51,7 @@ def estimate_color(
     Returns:
         (H, W, 3) float32; `prior` (or `frame`) itself where no pixel shows the layer alone.
     """
-    known = frame if prior is None else frame - prior
-    fallback = frame if prior is None else np.zeros_like(frame)
+    known = frame if prior is None else own_color(frame, share[..., None], prior) - prior
     weight = share**_TRUST_POWER
     height, width = share.shape
     factor = max(1.0, width / WORK_WIDTH_PX)
@@ -59,7 +59,7 @@ def estimate_color(
     stacked = np.dstack([known * weight[..., None], weight])
     filled = push_pull(cv2.resize(stacked, small, interpolation=cv2.INTER_AREA))
     if filled is None:
-        return fallback if prior is None else prior
+        return frame if prior is None else prior
     spread = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)
     return spread if prior is None else prior + spread
 

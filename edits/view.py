@@ -52,8 +52,8 @@ def seen_region(coverage: np.ndarray) -> Region | None:
     in_row, in_column = seen.sum(1), seen.sum(0)
     if not in_row.any():
         return None
-    rows = np.flatnonzero(in_row > 0.02 * in_row.max())
-    columns = np.flatnonzero(in_column > 0.02 * in_column.max())
+    rows = np.flatnonzero(in_row > 0.05 * in_row.max())
+    columns = np.flatnonzero(in_column > 0.05 * in_column.max())
     return Region(columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5)
 
 
