@@ -142,6 +142,14 @@ class VideoWriter:
         if self.frame_times_s is not None and self._written != len(self.frame_times_s):
             raise ValueError(f"{self._written} frames, but {len(self.frame_times_s)} frame_times_s")
 
+    @property
+    def varies(self) -> bool:
+        """Whether frames stand for unequal times, by more than containers round."""
+        if self.frame_times_s is None or len(self.frame_times_s) < 2:
+            return False
+        steps_s = np.diff(self.frame_times_s)
+        return bool(np.ptp(steps_s) > 0.0021)
+
     def time_s(self, t: int) -> Fraction:
         """When frame `t` is shown, seconds."""
         if self.frame_times_s is not None:
@@ -348,14 +356,16 @@ class _VideoSink:
             log.info("%s: %s is odd, so it is written as 4:4:4", self._path, writer.size)
         pix_fmt = ("yuv444p" if odd else "yuv420p") + ("10le" if deep else "")
         crf = ["-crf", str(writer.crf)]
+        # Out of display order mp4 would give the last frame another frame's duration.
+        order = ["-bf", "0"] if writer.varies else []
         if self._codec == "vp9":
             return ["-c:v", "libvpx-vp9", *crf, "-b:v", "0", "-cpu-used", "4", "-row-mt", "1"], (
                 pix_fmt
             )
         if self._codec == "h265":
             quiet = ["-tag:v", "hvc1", "-x265-params", "log-level=error"]
-            return ["-c:v", "libx265", *crf, "-preset", writer.preset, *quiet], pix_fmt
-        return ["-c:v", "libx264", *crf, "-preset", writer.preset], pix_fmt
+            return ["-c:v", "libx265", *crf, *order, "-preset", writer.preset, *quiet], pix_fmt
+        return ["-c:v", "libx264", *crf, *order, "-preset", writer.preset], pix_fmt
 
     def _sound(self) -> tuple[list[str], list[str]]:
         """ffmpeg's options for the file that brings the sound, and for what becomes of it."""
