@@ -30,7 +30,7 @@ from atlas.mapping import Layer, LayerMapping
 from atlas.texture import Texture
 
 RUN_VERSION = 1
-OPENERS = {"layered": "atlas.layered", "lna": "atlas.lna_mapping"}
+OPENERS = {"layered": "atlas.layered_file", "lna": "atlas.lna_mapping"}
 """Which module's `open_mapping(folder, info)` reads the checkpoint of which kind of run."""
 
 

@@ -107,16 +107,26 @@ def sample(texture_rgb: np.ndarray, uv: np.ndarray) -> np.ndarray:
     return cv2.remap(texture_rgb, uv, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+Gains = Callable[[int, Size | None], np.ndarray]
+"""(t, view size) -> (L, H, W, 3) float32: factors on each layer's colours (`atlas.shading`)."""
+
+
 def render(
-    mapping: LayerMapping, textures: list[Texture], t: int, size: Size | None = None
+    mapping: LayerMapping,
+    textures: list[Texture],
+    t: int,
+    size: Size | None = None,
+    gains: Gains | None = None,
 ) -> np.ndarray:
     """Frame `t` as the layers' textures give it: (H, W, 3) float32 in [0, 1]."""
     m = mapping.frame(t, size)
     shares = m.visible()
+    gain = None if gains is None else gains(t, size)
     out = np.zeros((*shares.shape[1:], 3), np.float32)
-    for share, texture, uv in zip(shares, textures, m.uv, strict=True):
-        out += share[..., None] * sample(texture.rgb, uv)
-    return out
+    for i, (share, texture, uv) in enumerate(zip(shares, textures, m.uv, strict=True)):
+        colour = sample(texture.rgb, uv)
+        out += share[..., None] * (colour if gain is None else colour * gain[i])
+    return np.clip(out, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +145,7 @@ def splat(
     mapping: LayerMapping,
     frames: Callable[[int], np.ndarray],
     options: SplatOptions | None = None,
-    device: torch.device | str = "cpu",
+    gains: Gains | None = None,
 ) -> list[Texture]:
     """Estimate every layer's texture from the frames, robustly: one per layer, top to bottom.
 
@@ -145,15 +155,17 @@ def splat(
 
     Args:
         frames: t -> (H, W, 3) uint8 RGB at `mapping.frame_size` (other sizes are resized).
+        gains: the shading to take out of the frames; None without.
     """
     options = options or SplatOptions()
     count = len(mapping.layers)
     textures: list[Tensor | None] = [None] * count
     weights: list[Tensor | None] = [None] * count
     for step in range(options.sharpen_steps + 1):
-        sums = [SplatSum(layer.canvas, device) for layer in mapping.layers]
+        sums = [SplatSum(layer.canvas) for layer in mapping.layers]
         for t in range(mapping.frame_count):
-            _splat_frame(mapping, frames(t), t, sums, textures, options)
+            gain = None if gains is None else gains(t, None)
+            _splat_frame(mapping, (t, frames(t), gain), sums, textures, options)
         for i, total in enumerate(sums):
             mean, weight = total.mean()
             previous = textures[i]
@@ -170,13 +182,17 @@ def splat(
 
 def _splat_frame(
     mapping: LayerMapping,
-    rgb: np.ndarray,
-    t: int,
+    seen: tuple[int, np.ndarray, np.ndarray | None],
     sums: list[SplatSum],
     textures: list[Tensor | None],
     options: SplatOptions,
 ) -> None:
-    """Add frame `t`'s colours (first pass) or its residuals (later) to every layer's sum."""
+    """Add frame `t`'s colours (first pass) or its residuals (later) to every layer's sum.
+
+    Args:
+        seen: t, the frame's (H, W, 3) uint8 RGB, its (L, H, W, 3) gains or None.
+    """
+    t, rgb, gain = seen
     size = mapping.frame_size
     if rgb.shape[:2] != (size.height, size.width):
         rgb = cv2.resize(rgb, size.wh, interpolation=cv2.INTER_AREA)
@@ -191,8 +207,11 @@ def _splat_frame(
         uv = torch.from_numpy(np.nan_to_num(m.uv[i], nan=-1e4)).to(device)
         weight = torch.where(shares[i] >= options.min_share, shares[i] ** 2, 0.0)
         values, previous = frame, textures[i]
+        if gain is not None:  # weight g^2, since a sample says frame / g with variance 1 / g^2
+            g = torch.from_numpy(gain[i]).to(device).permute(2, 0, 1)
+            values, weight = frame / g, weight * (g**2).mean(0)
         if previous is not None:
-            values = frame - sample_torch(previous, uv)
+            values = values - sample_torch(previous, uv)
             s2 = options.robust_sigma**2
             weight = weight * (s2 / (s2 + (values**2).mean(0)))
         total.add(values, weight, uv)

@@ -1,0 +1,292 @@
+"""The default recipe: closed form where a closed form exists, coordinate networks for the rest.
+
+Stages, each kept in the run folder so that an interrupted fit goes on: base motion of every layer,
+dense alignment of every layer, residual fields trained end to end, textures and shading.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from atlas.align import LayerAligner
+from atlas.base_motion import estimate_base_motion
+from atlas.clip import Clip, write_rgb
+from atlas.config import TrainConfig
+from atlas.coords import Size
+from atlas.layered import LayeredMapping, LayerMotion
+from atlas.layered_file import (
+    motion_arrays,
+    motion_from,
+    read_arrays,
+    save_layered,
+    write_arrays,
+    write_mattes,
+)
+from atlas.mapping import LayerMapping
+from atlas.metrics import psnr_db
+from atlas.progress import progress
+from atlas.refine import FieldFit, Scene
+from atlas.run import RunInfo, clip_hash, current_commit, write_atlases, write_run_info
+from atlas.schedule import TimeBudget
+from atlas.shading import Shading, estimate_shading
+from atlas.sheets import contact_sheet, over_squares, to_bytes
+from atlas.store import ClipStore
+from atlas.texture import Gains, SplatOptions, Texture, render, splat
+from atlas.tracking import NullTracker, Tracker
+
+log = logging.getLogger(__name__)
+
+OBJECT_SHARE = 0.3
+"""A layer above the bottom that covers less of the frame than this is taken for an object."""
+
+
+def fit_layered(
+    clip: Clip,
+    config: TrainConfig,
+    run_folder: Path,
+    *,
+    device: torch.device,
+    resume: bool = False,
+    tracker: Tracker | None = None,
+) -> None:
+    """Fit the clip and leave checkpoint, mattes, atlases and `run.json` in `run_folder`.
+
+    Args:
+        device: where the residual fields are trained.
+        resume: go on from the stages that the folder holds.
+        tracker: gets losses, PSNR, frames, atlases and opacity; None = nowhere.
+    """
+    LayeredFit(clip, config, run_folder, device, tracker or NullTracker()).run(resume)
+
+
+class LayeredFit:
+    """One fit: the clip, the layers' motions as they improve, and the time each stage took."""
+
+    def __init__(
+        self,
+        clip: Clip,
+        config: TrainConfig,
+        folder: Path,
+        device: torch.device,
+        tracker: Tracker,
+    ):
+        self.clip, self.config, self.folder = clip, config, folder
+        self.device, self.tracker = device, tracker
+        self.options = config.layered
+        self.store = ClipStore(clip, self.options.memory_mb)
+        self.budget = TimeBudget(config.budget_s)
+        self.seconds: dict[str, float] = {}
+
+    def run(self, resume: bool) -> None:
+        """All stages, then the run's files."""
+        stages = self.folder / "stages"
+        if not resume:
+            shutil.rmtree(stages, ignore_errors=True)
+        stages.mkdir(exist_ok=True)
+        motions = [self._stage(f"base_{i}", i, None) for i in range(len(self.clip.layer_names))]
+        base = [replace(m) for m in motions]
+        if self.clip.frame_count > 1:
+            for name in ("align", "field"):
+                for i, motion in enumerate(motions):
+                    motions[i] = self._stage(f"{name}_{i}", i, motion)
+        self._write(motions, base)
+        shutil.rmtree(stages)
+
+    def _stage(self, name: str, layer: int, motion: LayerMotion | None) -> LayerMotion:
+        """Do one stage of one layer, or take its result from an earlier, interrupted run."""
+        path = self.folder / "stages" / f"{name}.safetensors"
+        if path.is_file():
+            arrays, meta = read_arrays(path)
+            log.info("%s: taken from the interrupted run", name)
+            return motion_from(arrays, "0", (meta["name"], Size(*meta["canvas"]), meta["stride"]))
+        start_s = time.monotonic()
+        kind = name.partition("_")[0]
+        if motion is None:
+            motion = self._base(layer)
+        elif kind == "align":
+            motion = self._align(layer, motion)
+        else:
+            motion = self._train_field(layer, motion)
+        self.seconds[kind] = self.seconds.get(kind, 0) + time.monotonic() - start_s
+        canvas = [motion.canvas.height, motion.canvas.width]
+        meta = {"name": motion.name, "canvas": canvas, "stride": motion.stride_px}
+        write_arrays(path, motion_arrays(motion, "0"), meta)
+        return motion
+
+    def _base(self, layer: int) -> LayerMotion:
+        name = self.clip.layer_names[layer]
+        model = self._base_model(layer)
+        with progress(None, 1, f"base motion of {name}") as bar:
+            found = estimate_base_motion(self.store, layer, model)
+            bar.advance(1, note=f"{model}, canvas {found.canvas}")
+        stride_px = self.options.align.stride_px
+        return LayerMotion(name, found.canvas, found.matrices, None, stride_px, found.confidence)
+
+    def _base_model(self, layer: int) -> str:
+        names = self.clip.layer_names
+        if names[layer] == "sky":
+            return self.options.sky_model
+        if layer == len(names) - 1:
+            return self.options.scene_model
+        some = range(0, self.store.frame_count, max(self.store.frame_count // 8, 1))
+        share = float(np.mean([self.store.share(layer, t).mean() for t in some]))
+        return self.options.object_model if share < OBJECT_SHARE else self.options.scene_model
+
+    def _align(self, layer: int, motion: LayerMotion) -> LayerMotion:
+        motion = replace(motion)
+        aligner = LayerAligner(self.store, layer, motion, self.options.align)
+        rounds = len(self.options.align.sigmas_px)
+        with progress(None, rounds, f"aligning {motion.name}") as bar:
+            for _ in aligner.run():
+                bar.advance(1)
+                if self.budget.is_over():
+                    log.info("time is up: alignment of %s ends early", motion.name)
+                    break
+        return motion
+
+    def _train_field(self, layer: int, motion: LayerMotion) -> LayerMotion:
+        """Train the residual field; its result replaces the aligned residual if it fits no worse."""
+        options = self.options.residual_field
+        if options.training_steps == 0 or self.budget.is_over():
+            return motion
+        before, textures, shading = self._layer_state(layer, motion)
+        scene = Scene(
+            self.store,
+            layer,
+            motion,
+            torch.from_numpy(textures.rgb).permute(2, 0, 1).contiguous().to(self.device),
+            lambda t: shading(t)[0],
+        )
+        fit = FieldFit(scene, options, self.config.loss, self.config.seed + layer)
+        chunk = 50
+        plan = [("regress", options.regression_steps), ("train", options.training_steps)]
+        total = sum(steps for _, steps in plan)
+        done = 0
+        with progress(None, total, f"training {motion.name}") as bar:
+            for phase, steps in plan:
+                for first in range(0, steps, chunk):
+                    count = min(chunk, steps - first)
+                    done += count
+                    bar.advance(count, note=self._train_chunk(fit, phase, count, layer, done))
+                    if phase == "train" and self.budget.is_over():
+                        break
+        trained = replace(motion, residual=fit.bake())
+        after, _, _ = self._layer_state(layer, trained)
+        log.info("%s: %.2f dB aligned, %.2f dB trained", motion.name, before, after)
+        return trained
+
+    def _train_chunk(self, fit: FieldFit, phase: str, steps: int, layer: int, done: int) -> str:
+        name = self.clip.layer_names[layer]
+        if phase == "regress":
+            error = fit.regress(steps)
+            self.tracker.scalar(f"field/{name}/regression_texels", error, done)
+            return f"{error:.3f} texels"
+        values = fit.train(steps)
+        self.tracker.scalars(f"loss/{name}", values, done)
+        return ", ".join(f"{key} {value:.3g}" for key, value in values.items())
+
+    def _layer_state(self, layer: int, motion: LayerMotion) -> tuple[float, Texture, Shading]:
+        """One layer alone: its PSNR inside its mask, its texture and its shading."""
+        mapping = _SingleLayer(self.store, layer, motion)
+        textures = splat(mapping, self.store.frame, SplatOptions(sharpen_steps=0))
+        shading = estimate_shading(
+            mapping, textures, self.store, self.options.shading_sigma_px or 1e6
+        )
+        errors = []
+        for t in range(0, self.store.frame_count, max(self.store.frame_count // 12, 1)):
+            share = self.store.share(layer, t) > 0.5
+            if share.any():
+                seen = render(mapping, textures, t, gains=shading)
+                frame = self.store.frame(t).astype(np.float32) / 255
+                errors.append(float(((seen - frame) ** 2).mean(-1)[share].mean()))
+        error = float(np.mean(errors)) if errors else 1.0
+        return -10 * float(np.log10(max(error, 1e-10))), textures[0], shading
+
+    def _write(self, motions: list[LayerMotion], base: list[LayerMotion]) -> None:
+        start_s = time.monotonic()
+        write_mattes(self.folder, self.clip.layer_names, self.store)
+        mapping = LayeredMapping(self.clip.size, motions, self.store.alpha)
+        textures, shading = self._textures(mapping)
+        self.seconds["textures"] = time.monotonic() - start_s
+        save_layered(self.folder, motions, textures, base, shading)
+        write_atlases(self.folder, mapping.layers, textures)
+        metrics = self._measure(mapping, textures, shading)
+        info = RunInfo(
+            kind="layered",
+            clip_folder=str(self.clip.folder.resolve()),
+            clip_sha256=clip_hash(self.clip),
+            frame_count=self.clip.frame_count,
+            width=self.clip.size.width,
+            height=self.clip.size.height,
+            layers=[
+                {"name": m.name, "height": m.canvas.height, "width": m.canvas.width}
+                for m in motions
+            ],
+            seed=self.config.seed,
+            commit=current_commit(),
+            seconds={name: round(value, 2) for name, value in self.seconds.items()},
+            metrics=metrics,
+        )
+        write_run_info(self.folder, info)
+
+    def _textures(self, mapping: LayeredMapping) -> tuple[list[Texture], Shading | None]:
+        """Textures, then shading, then textures with the shading taken out."""
+        sigma_px = self.options.shading_sigma_px
+        options = SplatOptions(
+            sharpen_steps=self.options.sharpen_steps,
+            robust_sigma=self.options.align.robust_sigma,
+        )
+        if sigma_px == 0 or self.clip.frame_count == 1:
+            return splat(mapping, self.store.frame, options), None
+        with progress(None, 3, "textures and shading") as bar:
+            first = splat(mapping, self.store.frame, replace(options, sharpen_steps=1))
+            bar.advance(1)
+            shading = estimate_shading(mapping, first, self.store, sigma_px)
+            bar.advance(1)
+            textures = splat(mapping, self.store.frame, options, shading)
+            bar.advance(1)
+        return textures, shading
+
+    def _measure(
+        self, mapping: LayerMapping, textures: list[Texture], gains: Gains | None
+    ) -> dict[str, float]:
+        """PSNR over all frames; pictures for TensorBoard and the contact sheet."""
+        count = self.clip.frame_count
+        shown = sorted({round(i * (count - 1) / 3) for i in range(4)})
+        rows, values = [], []
+        for t in range(count):
+            frame = self.store.frame(t)
+            picture = render(mapping, textures, t, gains=gains)
+            values.append(psnr_db(picture, frame.astype(np.float32) / 255))
+            if t in shown:
+                alpha = to_bytes(mapping.frame(t).alpha[0])
+                rows.append([frame, to_bytes(picture), np.dstack([alpha] * 3)])
+                self.tracker.image("frame/reconstruction", rows[-1][1], t)
+                self.tracker.image("frame/alpha", rows[-1][2], t)
+        atlases = [over_squares(texture.rgba8()) for texture in textures]
+        for layer, atlas in zip(mapping.layers, atlases, strict=True):
+            self.tracker.image(f"atlas/{layer.name}", atlas, 0)
+        for t, value in enumerate(values):
+            self.tracker.scalar("psnr_db/frame", value, t)
+        atlas_row = [*atlases[:3], *[None] * (3 - len(atlases))]
+        sheet = contact_sheet(
+            [*rows, atlas_row],
+            ["frame", "reconstruction", f"alpha of {mapping.layers[0].name}"],
+            [*[f"frame {t}" for t in shown], "atlases"],
+        )
+        write_rgb(self.folder / "contact.png", sheet)
+        return {"psnr_db": round(float(np.mean(values)), 3)}
+
+
+class _SingleLayer(LayeredMapping):
+    """One layer of a clip as a mapping of its own; its alpha is its share of the pixel."""
+
+    def __init__(self, store: ClipStore, layer: int, motion: LayerMotion):
+        super().__init__(store.size, [motion], lambda t: store.share(layer, t)[None])

@@ -1,0 +1,101 @@
+"""The default neural atlas as a LayerMapping: homographies, a residual on a lattice, mattes.
+
+A pixel x of frame t lies in layer l at uv = H_lt x + r_l(x, t): a base homography plus a smooth
+residual that is known on a lattice of the frame and interpolated between its points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from atlas.coords import Size, pixel_grid
+from atlas.mapping import FrameMapping, Layer, LayerMapping
+
+
+@dataclass
+class LayerMotion:
+    """One layer's motion over the clip.
+
+    matrices: (T, 3, 3) float64, frame pixels -> canvas texels.
+    residual: (T, h, w, 2) float32, texels to add, at frame pixels (j * stride_px, i * stride_px);
+        None for a layer that moves by its homographies alone.
+    confidence: (T,) float32 in [0, 1].
+    """
+
+    name: str
+    canvas: Size
+    matrices: np.ndarray
+    residual: np.ndarray | None
+    stride_px: int
+    confidence: np.ndarray
+
+    def uv(self, t: int, size: Size, view: Size | None = None) -> np.ndarray:
+        """(H, W, 2) float32 texels of every pixel of a `view` picture of frame `t` (`size` px)."""
+        uv = homography_map(self.matrices[t], size, view)
+        if self.residual is not None:
+            uv += sample_lattice(self.residual[t], self.stride_px, size, view)
+        return uv
+
+
+def lattice_shape(size: Size, stride_px: int) -> tuple[int, int]:
+    """(h, w): lattice points at multiples of the stride that span a frame of `size`."""
+    return -(-(size.height - 1) // stride_px) + 1, -(-(size.width - 1) // stride_px) + 1
+
+
+def homography_map(matrix: np.ndarray, size: Size, view: Size | None = None) -> np.ndarray:
+    """(H, W, 2) float32: where a homography of frame pixels sends every pixel of the view."""
+    grid = pixel_grid(size, view)
+    if abs(matrix[2, 0]) < 1e-12 and abs(matrix[2, 1]) < 1e-12:
+        return cv2.transform(grid, (matrix[:2] / matrix[2, 2]).astype(np.float64))
+    return cv2.perspectiveTransform(grid, matrix)
+
+
+def sample_lattice(
+    lattice: np.ndarray, stride_px: int, size: Size, view: Size | None = None
+) -> np.ndarray:
+    """Bilinear samples (H, W, C) float32 of an (h, w, C) lattice at every pixel of the view."""
+    view = view or size
+    sx, sy = size.width / view.width, size.height / view.height
+    to_lattice = np.array(
+        [
+            [sx / stride_px, 0, (0.5 * sx - 0.5) / stride_px],
+            [0, sy / stride_px, (0.5 * sy - 0.5) / stride_px],
+        ]
+    )
+    return cv2.warpAffine(
+        lattice,
+        to_lattice,
+        view.wh,
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+class LayeredMapping(LayerMapping):
+    """Homographies plus lattice residuals; opacity from `alpha`."""
+
+    def __init__(self, size: Size, motions: list[LayerMotion], alpha: Callable[[int], np.ndarray]):
+        """
+        Args:
+            alpha: t -> (L, H, W) float32 at `size`, the layers' own opacities, top to bottom.
+        """
+        self.frame_size = size
+        self.frame_count = len(motions[0].matrices)
+        self.layers = tuple(Layer(m.name, m.canvas) for m in motions)
+        self.motions = motions
+        self._alpha = alpha
+
+    def frame(self, t: int, size: Size | None = None) -> FrameMapping:
+        if not 0 <= t < self.frame_count:
+            raise ValueError(f"t must be in 0..{self.frame_count - 1}, got {t}")
+        view = size or self.frame_size
+        uv = np.stack([m.uv(t, self.frame_size, view) for m in self.motions])
+        alpha = self._alpha(t)
+        if view != self.frame_size:
+            alpha = np.stack([cv2.resize(a, view.wh) for a in alpha])
+        confidence = np.array([m.confidence[t] for m in self.motions], np.float32)
+        return FrameMapping(uv, alpha.clip(0, 1), confidence)

@@ -1,0 +1,169 @@
+"""How a run of the recipe `layered` lies on disk, and how it is opened.
+
+checkpoint.safetensors   per layer l: matrices.l, residual.l (float16), confidence.l, base.l,
+                         texture.l (float16), coverage.l (uint8); gains (float16)
+mattes/<layer>/00000.png opacity of every layer but the bottom one, 8 bit
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from atlas.clip import read_grey, write_rgb
+from atlas.coords import Size
+from atlas.errors import InputError
+from atlas.layered import LayeredMapping, LayerMotion
+from atlas.run import OpenedMapping, RunInfo
+from atlas.shading import Shading
+from atlas.store import ClipStore
+from atlas.texture import Texture
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def save_layered(
+    folder: Path,
+    motions: list[LayerMotion],
+    textures: list[Texture],
+    base: list[LayerMotion],
+    shading: Shading | None,
+) -> None:
+    """Write the checkpoint, whole or not at all."""
+    arrays: dict[str, np.ndarray] = {}
+    for i, (motion, texture, first) in enumerate(zip(motions, textures, base, strict=True)):
+        arrays |= motion_arrays(motion, str(i))
+        arrays[f"base.{i}"] = first.matrices
+        arrays[f"texture.{i}"] = texture.rgb.astype(np.float16)
+        arrays[f"coverage.{i}"] = np.rint(texture.coverage * 255).astype(np.uint8)
+    meta = {
+        "layers": [[m.name, m.canvas.height, m.canvas.width, m.stride_px] for m in motions],
+        "shading_stride_px": shading.stride_px if shading else 0,
+    }
+    if shading is not None:
+        arrays["gains"] = shading.gains.astype(np.float16)
+    write_arrays(folder / CHECKPOINT, arrays, meta)
+
+
+def motion_arrays(motion: LayerMotion, key: str) -> dict[str, np.ndarray]:
+    """A motion's arrays under names that end in `key`."""
+    arrays = {f"matrices.{key}": motion.matrices, f"confidence.{key}": motion.confidence}
+    if motion.residual is not None:
+        arrays[f"residual.{key}"] = motion.residual.astype(np.float16)
+    return arrays
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray], meta: dict) -> None:
+    """Write a safetensors file under a temporary name and rename it when whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    whole = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    try:
+        save_file(whole, temporary, metadata={"skyweave": json.dumps(meta)})
+        temporary.replace(path)
+    except SafetensorError as err:  # it wraps "No space left on device"
+        raise OSError(f"{path}: cannot be written ({err})") from err
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """The arrays and the metadata of a file that `write_arrays` wrote."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            meta = json.loads((file.metadata() or {})["skyweave"])
+            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError) as err:
+        raise InputError(f"{path}: not a checkpoint of this project ({err})") from err
+
+
+def open_mapping(folder: Path, info: RunInfo) -> OpenedMapping:
+    """Open a run of kind "layered"."""
+    path = folder / CHECKPOINT
+    arrays, meta = read_arrays(path)
+    size = Size(info.height, info.width)
+    alpha = MatteReader(folder, [row[0] for row in meta["layers"]], size)
+    try:
+        motions, base, textures = [], [], []
+        for i, (name, height, width, stride_px) in enumerate(meta["layers"]):
+            motion = motion_from(arrays, str(i), (name, Size(height, width), stride_px))
+            motions.append(motion)
+            base.append(
+                LayerMotion(
+                    name, motion.canvas, arrays[f"base.{i}"], None, stride_px, motion.confidence
+                )
+            )
+            rgb = arrays[f"texture.{i}"].astype(np.float32)
+            textures.append(Texture(rgb, arrays[f"coverage.{i}"].astype(np.float32) / 255))
+        shading = None
+        if "gains" in arrays:
+            gains = arrays["gains"].astype(np.float32)
+            shading = Shading(gains, int(meta["shading_stride_px"]), size)
+    except KeyError as err:
+        raise InputError(f"{path}: lacks {err}; train the run again") from err
+    return OpenedMapping(
+        LayeredMapping(size, motions, alpha), textures, LayeredMapping(size, base, alpha), shading
+    )
+
+
+def motion_from(
+    arrays: dict[str, np.ndarray], key: str, layer: tuple[str, Size, int]
+) -> LayerMotion:
+    """The motion whose arrays `motion_arrays` named with `key`; layer = name, canvas, stride."""
+    name, canvas, stride_px = layer
+    residual = arrays.get(f"residual.{key}")
+    return LayerMotion(
+        name=name,
+        canvas=canvas,
+        matrices=arrays[f"matrices.{key}"],
+        residual=None if residual is None else residual.astype(np.float32),
+        stride_px=stride_px,
+        confidence=arrays[f"confidence.{key}"],
+    )
+
+
+class MatteReader:
+    """t -> (L, H, W) float32 opacity from a run's matte pictures; a few frames are kept."""
+
+    def __init__(self, folder: Path, names: list[str], size: Size):
+        self.folder, self.names, self.size = folder, names, size
+        self._read = lru_cache(maxsize=4)(self._read_frame)
+
+    def __call__(self, t: int) -> np.ndarray:
+        return self._read(t)
+
+    def _read_frame(self, t: int) -> np.ndarray:
+        out = np.ones((len(self.names), self.size.height, self.size.width), np.float32)
+        for i, name in enumerate(self.names[:-1]):
+            path = matte_path(self.folder, name, t)
+            grey = read_grey(path)
+            if grey.shape != out.shape[1:]:
+                raise InputError(f"{path}: is {Size(*grey.shape)}, wanted {self.size}")
+            out[i] = grey.astype(np.float32) / 255
+        return out
+
+
+def matte_path(folder: Path, layer: str, t: int) -> Path:
+    """Where a run keeps one layer's opacity of frame `t`."""
+    return folder / "mattes" / layer / f"{t:05d}.png"
+
+
+def write_mattes(folder: Path, names: tuple[str, ...], store: ClipStore) -> None:
+    """Keep every layer's opacity in the run folder, so that it stands without the clip folder."""
+    target = folder / "mattes"
+    temporary = folder / "mattes.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    for name in names[:-1]:
+        (temporary / name).mkdir(parents=True)
+    temporary.mkdir(exist_ok=True)
+    for t in range(store.frame_count):
+        alpha = store.alpha(t)
+        for i, name in enumerate(names[:-1]):
+            write_rgb(temporary / name / f"{t:05d}.png", np.rint(alpha[i] * 255).astype(np.uint8))
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
