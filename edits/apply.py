@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,10 @@ from edits.paint import Paint, PaintSource, open_layer_paint
 from edits.recipe import Edit, Recipe, SkyEdit, check_files
 from edits.sky import open_sky
 from edits.view import CanvasView, frame_region, seen_region
+
+LOW_CONFIDENCE = 0.25
+"""A layer's motion below this is reported as uncertain."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +62,18 @@ def render(
     recipe: Recipe,
     context: RenderContext | None = None,
 ) -> Iterator[np.ndarray]:
-    """Edited frames, one for every source frame, in order.
+    """Edited frames, one for every source frame, in order; see `render_pairs`."""
+    pairs = render_pairs(mapping, source_frames, recipe, context)
+    return (after for _, after in pairs)
+
+
+def render_pairs(
+    mapping: LayerMapping,
+    source_frames: Iterable[np.ndarray],
+    recipe: Recipe,
+    context: RenderContext | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Source frame and edited frame, for every source frame, in order.
 
     All files of the recipe are read and checked before this returns; frames are then made one at
     a time as they are asked for. Source frames that the mapping does not cover pass unchanged.
@@ -65,7 +81,7 @@ def render(
     Args:
         source_frames: (H, W, 3) uint8 RGB, all of one size, of whatever resolution.
     Returns:
-        Iterator of (H, W, 3) uint8 RGB.
+        Iterator of two (H, W, 3) uint8 RGB.
     """
     context = context or RenderContext()
     plans = _read_edits(recipe, mapping)
@@ -88,19 +104,26 @@ def _rendered(
     plans: list[_Plan],
     keep_grain: float,
     context: RenderContext,
-) -> Iterator[np.ndarray]:
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     paints: dict[int, list[Paint]] | None = None
+    doubtful = 0
     for index, rgb in enumerate(source_frames):
         t = index - context.first_frame
         if not plans or not 0 <= t < mapping.frame_count:
-            yield rgb
+            yield rgb, rgb
             continue
         mapping.observe(t, rgb)
         found = mapping.frame(t, Size(*rgb.shape[:2]))
         if paints is None:
-            paints = {p.layer: _placed(p, found, mapping, context) for p in plans}
-        yield _edited(
-            rgb, found, paints, _FrameFacts(t, context.time_s(index), keep_grain, context)
+            paints = {p.layer: _placed(p, found, context) for p in plans}
+        doubtful += any(found.confidence[layer] < LOW_CONFIDENCE for layer in paints)
+        facts = _FrameFacts(t, context.time_s(index), keep_grain, context)
+        yield rgb, _edited(rgb, found, paints, facts)
+    if doubtful:
+        log.warning(
+            "the motion of the edited layers is uncertain in %d of %d frames; look at those",
+            doubtful,
+            mapping.frame_count,
         )
 
 
@@ -138,9 +161,7 @@ def _edited(
     return composite_frame(rgb, edits)
 
 
-def _placed(
-    plan: _Plan, first: FrameMapping, mapping: LayerMapping, context: RenderContext
-) -> list[Paint]:
+def _placed(plan: _Plan, first: FrameMapping, context: RenderContext) -> list[Paint]:
     """The layer's paints, skies placed where the clip looks."""
     frame = frame_region(first.uv[plan.layer])
     seen = None

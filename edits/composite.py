@@ -119,7 +119,8 @@ def grain_of(residual: np.ndarray, share: np.ndarray) -> np.ndarray:
     deviations, so that misplaced structure does not pass for grain.
 
     Args:
-        residual: (H, W, 3) float32, frame - prior, or the frame where there is none. share: (H, W) float32.
+        residual: (H, W, 3) float32, frame - prior, or the frame where there is none.
+        share: (H, W) float32.
     Returns:
         (H, W, 3) float32.
     """

@@ -62,11 +62,11 @@ class SkyEdit:
     speed: float = 1.0
     """Speed of a sky video relative to its own; > 0."""
     yaw_deg: float = 0.0
-    """Panoramas: turn the view to the right; degrees."""
+    """Turn the view to the right, and so the sky to the left; degrees."""
     pitch_deg: float = 12.0
     """Panoramas: tilt of the view above the horizon in the first frame; degrees, -90 to 90."""
     field_of_view_deg: float = 70.0
-    """Panoramas: horizontal angle that the first frame spans; degrees, 5 to 150."""
+    """Horizontal angle that the first frame spans (for `yaw_deg`, panoramas); degrees, 5 to 150."""
     exposure_ev: float = 0.0
     """HDR panoramas: brighter (> 0) or darker than the automatic exposure; stops."""
     sha256: str | None = None

@@ -45,11 +45,17 @@ class Placement:
         return uv * scale + (middle - np.array(self.centre, np.float32) * scale)
 
 
-def cover_fit(picture: Size, region: Region, edit: SkyEdit) -> Placement:
-    """Place a picture so that it covers the region: one scale for both axes, centred, cropped."""
-    texels = max(region.width / picture.width, region.height / picture.height) * edit.scale
-    x, y = region.centre
-    centre = (x + edit.offset_x * region.width, y + edit.offset_y * region.height)
+def cover_fit(picture: Size, view: CanvasView, edit: SkyEdit) -> Placement:
+    """Place a picture so that it covers what the clip sees: one scale, centred, cropped.
+
+    Turning the view to the right by `yaw_deg` moves the sky to the left, by as many widths of the
+    first frame as its field of view goes into that angle.
+    """
+    seen, first = view.seen, view.first_frame
+    texels = max(seen.width / picture.width, seen.height / picture.height) * edit.scale
+    x, y = seen.centre
+    turned = edit.yaw_deg / edit.field_of_view_deg * first.width
+    centre = (x + edit.offset_x * seen.width - turned, y + edit.offset_y * seen.height)
     return Placement(centre, (-1 / texels if edit.flip else 1 / texels, 1 / texels), picture)
 
 
@@ -100,7 +106,7 @@ class PictureSky:
         self._pyramid = Pyramid(texels, cv2.BORDER_REFLECT)
 
     def place(self, view: CanvasView) -> Paint:
-        return PlacedSky(cover_fit(self._pyramid.size, view.seen, self._edit), self._pyramid)
+        return PlacedSky(cover_fit(self._pyramid.size, view, self._edit), self._pyramid)
 
 
 class PlacedSky:
@@ -129,7 +135,7 @@ class VideoSky:
         self._placement: Placement | None = None
 
     def place(self, view: CanvasView) -> Paint:
-        self._placement = cover_fit(self._video.size, view.seen, self._edit)
+        self._placement = cover_fit(self._video.size, view, self._edit)
         return self
 
     def sample(self, uv: np.ndarray, time_s: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Composites with known truth: exact where alpha, foreground and old sky are known; safe elsewhere."""
+"""Composites with known truth: exact where all is known, safe where the atlas is wrong."""
 
 import numpy as np
 import pytest

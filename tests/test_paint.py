@@ -27,8 +27,8 @@ def chunk(name, data):
 
 def png(width, height, depth, colour_type, rows, *extra):
     head = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    body = chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + b"".join(extra) + body + chunk(b"IEND", b"")
+    parts = [chunk(b"IHDR", head), *extra, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 # --- blend modes: values worked out by hand from the W3C formulas
@@ -247,12 +247,12 @@ def test_levels_count_texels_per_pixel():
 
 @pytest.mark.parametrize(("ratio", "least_db"), [(1.5, 27), (2.8, 25), (4, 45)])
 def test_minified_noise_agrees_with_area_averaging(ratio, least_db):
-    # White noise is the worst case: unfiltered bilinear sampling reaches 18 dB at 2.8.
+    # White noise is the worst case. Unfiltered sampling reaches 28, 16 and 18 dB.
     fine = np.random.default_rng(1).random((round(60 * ratio), round(90 * ratio), 3), np.float32)
     size = Size(*fine.shape[:2])
     truth = cv2.resize(fine, (90, 60), interpolation=cv2.INTER_AREA)
     found = Pyramid(fine).sample(pixel_grid(size, Size(60, 90)))
-    # At 2.8 and 1.5 the texels seen by a pixel differ from its area; least_db leaves 2 dB.
+    # Measured: 29, 26 and 151 dB (a ratio of 4 is a level exactly).
     assert -10 * np.log10(np.mean((found - truth)[4:-4, 4:-4] ** 2)) > least_db
 
 

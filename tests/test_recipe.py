@@ -81,7 +81,7 @@ def test_bad_recipes_are_refused_with_the_key(tmp_path, text, message):
 
 
 def test_missing_recipe_and_missing_source(tmp_path):
-    with pytest.raises(InputError, match="nowhere.yaml: not found"):
+    with pytest.raises(InputError, match=r"nowhere\.yaml: not found"):
         read_recipe(tmp_path / "nowhere.yaml")
     recipe = read_recipe(write(tmp_path, "version: 1\nedits: [{kind: sky, source: gone.png}]"))
     with pytest.raises(InputError, match=r"gone\.png: not found; the sky edit"):

@@ -19,6 +19,7 @@ from edits.view import CanvasView, Region, frame_region, seen_region
 CANVAS = Size(height=30, width=80)
 LAYER = Layer("sky", CANVAS)
 WHOLE = Region(-0.5, -0.5, 79.5, 29.5)
+VIEW = CanvasView(seen=WHOLE, first_frame=Region(-0.5, -0.5, 49.5, 29.5))
 
 
 def sky_edit(**keys):
@@ -36,7 +37,7 @@ def ramp(height, width):
 
 def test_cover_fit_is_pinned_for_a_wide_region():
     # 40x30 picture on 80x30 texels: width decides, 2 texels a pixel, rows 7.5 .. 22.5 are shown.
-    place = cover_fit(Size(30, 40), WHOLE, sky_edit())
+    place = cover_fit(Size(30, 40), VIEW, sky_edit())
     corners = np.float32([[-0.5, -0.5], [79.5, -0.5], [79.5, 29.5], [39.5, 14.5]])
     expected = [[-0.5, 7.0], [39.5, 7.0], [39.5, 22.0], [19.5, 14.5]]
     assert place.to_picture(corners) == pytest.approx(np.float32(expected))
@@ -44,7 +45,8 @@ def test_cover_fit_is_pinned_for_a_wide_region():
 
 def test_cover_fit_is_pinned_for_a_tall_region():
     # 40x10 picture on 20x30 texels at (10, 0): height decides, 3 texels a pixel.
-    place = cover_fit(Size(10, 40), Region(9.5, -0.5, 29.5, 29.5), sky_edit())
+    tall = Region(9.5, -0.5, 29.5, 29.5)
+    place = cover_fit(Size(10, 40), CanvasView(tall, tall), sky_edit())
     corners = np.float32([[9.5, -0.5], [29.5, 29.5]])
     middle, half = 19.5, 20 / 3 / 2
     expected = [[middle - half, -0.5], [middle + half, 9.5]]
@@ -54,13 +56,15 @@ def test_cover_fit_is_pinned_for_a_tall_region():
 def test_scale_offset_and_flip():
     picture = Size(30, 80)
     at = np.float32([[39.5, 14.5]])
-    assert cover_fit(picture, WHOLE, sky_edit()).to_picture(at) == pytest.approx(at)
-    moved = cover_fit(picture, WHOLE, sky_edit(offset_x=0.25, offset_y=-0.1)).to_picture(at)
+    assert cover_fit(picture, VIEW, sky_edit()).to_picture(at) == pytest.approx(at)
+    moved = cover_fit(picture, VIEW, sky_edit(offset_x=0.25, offset_y=-0.1)).to_picture(at)
     assert moved == pytest.approx(np.float32([[39.5 - 20, 14.5 + 3]]))  # the sky moves right, up
     right = np.float32([[59.5, 14.5]])
-    twice = cover_fit(picture, WHOLE, sky_edit(scale=2.0)).to_picture(right)
+    twice = cover_fit(picture, VIEW, sky_edit(scale=2.0)).to_picture(right)
     assert twice == pytest.approx(np.float32([[49.5, 14.5]]))
-    mirrored = cover_fit(picture, WHOLE, sky_edit(flip=True)).to_picture(right)
+    turned = cover_fit(picture, VIEW, sky_edit(yaw_deg=7.0)).to_picture(at)
+    assert turned == pytest.approx(np.float32([[39.5 + 5, 14.5]]))  # 7 of 70 degrees of 50 texels
+    mirrored = cover_fit(picture, VIEW, sky_edit(flip=True)).to_picture(right)
     assert mirrored == pytest.approx(np.float32([[19.5, 14.5]]))
 
 
@@ -70,7 +74,7 @@ def test_cover_fit_covers_and_keeps_the_shape(seed):
     picture = Size(*(int(n) for n in rng.integers(3, 400, 2)))
     left, top = rng.uniform(-50, 50, 2)
     region = Region(left, top, left + rng.uniform(5, 300), top + rng.uniform(5, 300))
-    place = cover_fit(picture, region, sky_edit())
+    place = cover_fit(picture, CanvasView(region, VIEW.first_frame), sky_edit())
     assert place.scale[0] == place.scale[1]
     corners = np.array([[region.left, region.top], [region.right, region.bottom]])
     (x0, y0), (x1, y1) = place.to_picture(corners)
