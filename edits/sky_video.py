@@ -16,6 +16,9 @@ from atlas.video import open_source
 FADE_S = 1.0
 """Length of the cross-fade; at most a quarter of the video."""
 
+_TIME_SLACK = 0.1
+"""In frames: containers round times to 1 ms, which must not show a frame twice and skip the next."""
+
 
 class LoopedVideo:
     """Frames of an endless loop, read forward and never all held in memory.
@@ -44,7 +47,7 @@ class LoopedVideo:
 
     def at(self, time_s: float) -> np.ndarray:
         """(H, W, 3) uint8: the frame shown at a time; cheap when time only goes forward."""
-        return self.frame(int(np.floor(max(time_s, 0) * self._fps + 1e-6)))
+        return self.frame(int(np.floor(max(time_s, 0) * self._fps + _TIME_SLACK)))
 
     def frame(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8: frame `index` of the endless loop."""
