@@ -1,0 +1,66 @@
+"""Points to follow and where they went: corners and pyramidal Lucas-Kanade, checked both ways.
+
+Shi and Tomasi, "Good Features to Track" (CVPR 1994); Bouguet, "Pyramidal Implementation of the
+Lucas Kanade Feature Tracker" (2000).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+_WINDOW = (15, 15)
+_LEVELS = 3
+_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01)
+_FLATTEST = 6e-6
+"""Least eigenvalue of the structure tensor of a usable corner: below, it is noise or banding."""
+
+
+def find_corners(grey: np.ndarray, mask: np.ndarray, count: int, distance_px: float) -> np.ndarray:
+    """Up to `count` corners of `grey` inside `mask`, at least `distance_px` apart: (N, 2) px.
+
+    `grey` is (h, w) uint8, `mask` (h, w) bool. Corners are taken by rank within the mask; those too flat to follow are left out, so a
+    textureless region gives none.
+    """
+    if not mask.any():
+        return np.empty((0, 2), np.float32)
+    smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
+    corners, quality = cv2.goodFeaturesToTrackWithQuality(
+        smooth, count, 0.003, distance_px, mask.astype(np.uint8), blockSize=7, gradientSize=3
+    )[:2]
+    if corners is None:
+        return np.empty((0, 2), np.float32)
+    return corners.reshape(-1, 2)[np.ravel(quality) > _FLATTEST]
+
+
+def follow(
+    source: np.ndarray, target: np.ndarray, xy_px: np.ndarray, guess_px: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where points of one picture lie in another of the same size.
+
+    Args:
+        source, target: (h, w) uint8.
+        xy_px: (N, 2) float32 points in `source`. guess_px: (N, 2) first guess in `target`.
+    Returns:
+        (N, 2) float32 points in `target`, and (N,) bool: found, inside, and led back to within
+        half a pixel of where they came from.
+    """
+    if not len(xy_px):
+        return np.empty((0, 2), np.float32), np.empty(0, bool)
+    start = np.ascontiguousarray(xy_px, np.float32).reshape(-1, 1, 2)
+    options = {"winSize": _WINDOW, "maxLevel": _LEVELS, "criteria": _STOP}
+    flags = cv2.OPTFLOW_USE_INITIAL_FLOW
+    first = start if guess_px is None else guess_px.astype(np.float32).reshape(-1, 1, 2)
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        source, target, start, first.copy(), flags=flags, **options
+    )
+    back_guess = there + (start - first)  # not `start` itself: else every point would agree
+    back, returned, _ = cv2.calcOpticalFlowPyrLK(
+        target, source, there, back_guess, flags=flags, **options
+    )
+    height, width = target.shape
+    there, back = there.reshape(-1, 2), back.reshape(-1, 2)
+    error = np.linalg.norm(back - start.reshape(-1, 2), axis=1)
+    inside = (there > -0.5).all(axis=1) & (there < (width - 0.5, height - 0.5)).all(axis=1)
+    good = (found.ravel() > 0) & (returned.ravel() > 0) & (error < 0.5) & inside
+    return there, good
