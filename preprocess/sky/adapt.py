@@ -1,0 +1,108 @@
+"""Fit the matte to one clip: what its confident pixels teach, and what the user corrects by hand.
+
+`SkyColours`: colours of this clip's sky and of its ground, counted where the network is sure,
+decide where it is not. `HandMattes`: mattes that the user painted for some frames.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from atlas.errors import InputError
+from preprocess.sky.data import PICTURE_SUFFIXES, read_matte
+
+_BINS = 24
+_SURE = 0.06
+_HALF_LIFE_FRAMES = 60.0
+
+
+class SkyColours:
+    """Running colour counts of sky and ground; constant memory, causal.
+
+    A pixel of colour c is sky with log odds log(n_sky(c) + s) - log(n_ground(c) + s), counts
+    smoothed over neighbouring colours and normalised to shares of the frame, s = `slack`.
+    """
+
+    def __init__(self, slack: float = 2e-4, limit: float = 2.5) -> None:
+        """`slack` in shares of a frame; `limit`: largest log odds given, both signs."""
+        self.slack = slack
+        self.limit = limit
+        self.reset()
+
+    def reset(self) -> None:
+        self._counts = np.zeros((2, _BINS, _BINS, _BINS), np.float32)
+        self._frames = 0.0
+
+    def learn(self, rgb: np.ndarray, matte: np.ndarray) -> None:
+        """Count the colours of the frame (h, w, 3) uint8 where `matte` (h, w) is sure."""
+        bins = _bins_of(rgb)
+        fade = 0.5 ** (1 / _HALF_LIFE_FRAMES)
+        for index, sure in enumerate((matte < _SURE, matte > 1 - _SURE)):
+            counts = np.bincount(bins[sure], minlength=_BINS**3).astype(np.float32)
+            counts = counts.reshape(_BINS, _BINS, _BINS) / matte.size
+            self._counts[index] = fade * self._counts[index] + _smooth(counts)
+        self._frames = fade * self._frames + 1
+
+    def log_odds(self, rgb: np.ndarray) -> np.ndarray:
+        """(h, w) float32: how much likelier sky is than ground for each pixel's colour."""
+        if not self._frames:
+            return np.zeros(rgb.shape[:2], np.float32)
+        ground, sky = self._counts / self._frames
+        odds = np.log(sky + self.slack) - np.log(ground + self.slack)
+        return np.clip(odds, -self.limit, self.limit).astype(np.float32).ravel()[_bins_of(rgb)]
+
+
+def _bins_of(rgb: np.ndarray) -> np.ndarray:
+    levels = rgb.astype(np.int32) * _BINS // 256
+    return (levels[..., 0] * _BINS + levels[..., 1]) * _BINS + levels[..., 2]
+
+
+def _smooth(counts: np.ndarray) -> np.ndarray:
+    """Spread counts over neighbouring bins along each axis by (1, 2, 1) / 4."""
+    for axis in range(3):
+        padded = np.pad(counts, [(1, 1) if a == axis else (0, 0) for a in range(3)], "edge")
+        counts = 0.25 * np.take(padded, range(_BINS), axis)
+        counts += 0.5 * np.take(padded, range(1, _BINS + 1), axis)
+        counts += 0.25 * np.take(padded, range(2, _BINS + 2), axis)
+    return counts
+
+
+class HandMattes:
+    """Mattes that the user painted for some frames of a clip; read when they are asked for."""
+
+    def __init__(self, folder: Path, names: list[str]) -> None:
+        """`names`: the mattes that will be written, in order of frames; matched by stem."""
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; wanted hand mattes named like the output")
+        order = {Path(name).stem: t for t, name in enumerate(names)}
+        self._paths = {
+            order[path.stem]: path
+            for path in sorted(folder.iterdir())
+            if path.suffix.lower() in PICTURE_SUFFIXES and path.stem in order
+        }
+        if not self._paths:
+            raise InputError(
+                f"{folder}: no picture in it is named like a frame; wanted names such as {names[0]}"
+            )
+
+    def matte(self, t: int, shape: tuple[int, int]) -> np.ndarray | None:
+        """The hand matte of frame `t`, (H, W) float32, or None; its size must be `shape`."""
+        if t not in self._paths:
+            return None
+        matte = read_matte(self._paths[t])
+        if matte.shape != shape:
+            raise InputError(
+                f"{self._paths[t]}: {matte.shape[1]}x{matte.shape[0]}, but the frame is "
+                f"{shape[1]}x{shape[0]}; wanted equal sizes"
+            )
+        return matte
+
+    def small(self, t: int, shape: tuple[int, int], small: tuple[int, int]) -> np.ndarray | None:
+        """The same reduced to `small` (h, w)."""
+        matte = self.matte(t, shape)
+        if matte is None:
+            return None
+        return cv2.resize(matte, small[::-1], interpolation=cv2.INTER_AREA)

@@ -1,0 +1,258 @@
+"""Many different training pictures from few: geometry, other skies, thin things, fog, camera.
+
+A sample starts as one labelled picture and passes through, each with some chance: crop, turn and
+flip; another sky put in through the soft matte; a twig, wire, pole or head of hair with exact
+coverage; fog; a mirror image below; exposure, colour, blur, noise and JPEG. Some samples are all
+ground and some all sky.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from atlas.coords import Size
+from preprocess.sky.camera_effects import photographed
+from preprocess.sky.data import SOFT_DOMAINS, Pair, to_bytes
+from preprocess.sky.procedural import SKY_KINDS, THIN_KINDS, fractal_noise, sky_picture
+from preprocess.sky.procedural import thin_coverage as draw_thin
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Chances in [0, 1] of each change, and how often each domain is drawn."""
+
+    domain_shares: tuple[tuple[str, float], ...] = (
+        ("ade", 0.42),
+        ("camvid", 0.14),
+        ("lmf", 0.38),
+        ("lowlight", 0.06),
+    )
+    all_ground: float = 0.08
+    all_sky: float = 0.03
+    turned: float = 0.4
+    other_sky_soft: float = 0.5
+    """Chance of a sky swap where the matte is soft."""
+    other_sky_rough: float = 0.3
+    """The same where the label was a polygon."""
+    thin_thing: float = 0.2
+    fog: float = 0.06
+    mirrored: float = 0.05
+
+
+@dataclass
+class Sample:
+    """A training picture while it is made; float32, colours in [0, 1]."""
+
+    rgb: np.ndarray
+    alpha: np.ndarray
+    weight: np.ndarray
+
+
+class Augmenter:
+    """Draws training samples without end; its generator makes a seed repeatable."""
+
+    def __init__(
+        self,
+        pairs: list[Pair],
+        skies: list[np.ndarray],
+        rng: np.random.Generator,
+        config: AugmentConfig | None = None,
+    ) -> None:
+        """`skies`: pictures that are sky only, (H, W, 3) uint8; may be empty."""
+        self.config = config or AugmentConfig()
+        self.rng = rng
+        self.skies = [*skies, *(sky for sky in map(sky_strip, pairs) if sky is not None)]
+        self.pairs = {
+            domain: [pair for pair in pairs if pair.domain == domain]
+            for domain, _ in self.config.domain_shares
+        }
+        self.ground = [pair for pair in pairs if _ground_top(pair) is not None]
+        shares = [
+            (domain, share) for domain, share in self.config.domain_shares if self.pairs[domain]
+        ]
+        if not shares:
+            raise ValueError("pairs holds no picture of a domain in config.domain_shares")
+        self._domains = [domain for domain, _ in shares]
+        weights = np.array([share for _, share in shares])
+        self._shares = weights / weights.sum()
+
+    def batch(self, count: int, size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """rgb (B, H, W, 3), alpha and weight (B, H, W); all uint8, 255 = 1."""
+        samples = [self.sample(size) for _ in range(count)]
+        rgb, alpha, weight = (
+            np.stack([to_bytes(getattr(s, field)) for s in samples])
+            for field in ("rgb", "alpha", "weight")
+        )
+        return rgb, alpha, weight
+
+    def sample(self, size: Size) -> Sample:
+        """One augmented picture of `size`."""
+        config, rng = self.config, self.rng
+        kind = rng.random()
+        if kind < config.all_sky:
+            shape = (size.height, size.width)
+            sky = self._any_sky(size)
+            sample = Sample(sky, np.ones(shape, np.float32), np.ones(shape, np.float32))
+        else:
+            ground_only = bool(self.ground) and kind < config.all_sky + config.all_ground
+            sample = self._labelled(size, ground_only=ground_only)
+        if sample.alpha.mean() > 0.1 and rng.random() < config.thin_thing:
+            self._add_thin_thing(sample)
+        if sample.alpha.mean() > 0.03 and rng.random() < config.fog:
+            self._add_fog(sample)
+        if rng.random() < config.mirrored:
+            self._add_mirror(sample)
+        return photographed(sample.rgb, sample.alpha, sample.weight, rng, Sample)
+
+    def _labelled(self, size: Size, *, ground_only: bool) -> Sample:
+        rng, config = self.rng, self.config
+        if ground_only:
+            pair = self.ground[rng.integers(len(self.ground))]
+            sample = self._crop(pair, size, top=_ground_top(pair) or 0)
+        else:
+            domain = self._domains[rng.choice(len(self._domains), p=self._shares)]
+            pair = self.pairs[domain][rng.integers(len(self.pairs[domain]))]
+            sample = self._crop(pair, size, top=0)
+        soft = pair.domain in SOFT_DOMAINS
+        chance = config.other_sky_soft if soft else config.other_sky_rough
+        if sample.alpha.mean() > 0.03 and rng.random() < chance:
+            self._swap_sky(sample)
+        return sample
+
+    def _crop(self, pair: Pair, size: Size, top: int) -> Sample:
+        """A random, perhaps turned and flipped, part of a picture below row `top`."""
+        rng = self.rng
+        height, width = pair.alpha.shape
+        height -= top
+        aspect = size.width / size.height * np.exp(rng.normal(0, 0.12))
+        whole_w = min(width, height * aspect)
+        share = np.sqrt(rng.uniform(0.2, 1.0)) if rng.random() < 0.75 else 1.0
+        crop_w, crop_h = whole_w * share, whole_w / aspect * share
+        centre_x = crop_w / 2 + rng.random() * (width - crop_w)
+        centre_y = top + crop_h / 2 + rng.random() * (height - crop_h)
+        angle = 0.0
+        if rng.random() < self.config.turned:
+            angle = np.deg2rad(np.clip(rng.normal(0, 7), -25, 25))
+        flip = -1.0 if rng.random() < 0.5 else 1.0
+        step_x, step_y = flip * crop_w / size.width, crop_h / size.height
+        cos, sin = np.cos(angle), np.sin(angle)
+        turn = np.array([[cos * step_x, -sin * step_y], [sin * step_x, cos * step_y]])
+        middle = np.array([(size.width - 1) / 2, (size.height - 1) / 2])
+        offset = np.array([centre_x - 0.5, centre_y - 0.5]) - turn @ middle
+        matrix = np.hstack([turn, offset[:, None]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        border = cv2.BORDER_REFLECT_101
+        rgb = cv2.warpAffine(pair.rgb, matrix, size.wh, flags=flags, borderMode=border)
+        alpha = cv2.warpAffine(pair.alpha, matrix, size.wh, flags=flags, borderMode=border)
+        weight = cv2.warpAffine(pair.weight, matrix, size.wh, flags=flags, borderMode=border)
+        return Sample(*(v.astype(np.float32) / 255 for v in (rgb, alpha, weight)))
+
+    def _any_sky(self, size: Size) -> np.ndarray:
+        """A sky only: part of a photographed one, or a computed one; (H, W, 3) float32."""
+        rng = self.rng
+        if not self.skies or rng.random() < 0.5:
+            return sky_picture(rng, size, str(rng.choice(SKY_KINDS)))
+        source = self.skies[rng.integers(len(self.skies))]
+        height, width = source.shape[:2]
+        crop_h = max(8, int(height * rng.uniform(0.4, 1.0)))
+        crop_w = max(8, int(width * rng.uniform(0.3, 1.0)))
+        y, x = rng.integers(height - crop_h + 1), rng.integers(width - crop_w + 1)
+        crop = source[y : y + crop_h, x : x + crop_w]
+        if rng.random() < 0.5:
+            crop = crop[:, ::-1]
+        resized = cv2.resize(np.ascontiguousarray(crop), size.wh, interpolation=cv2.INTER_LINEAR)
+        return resized.astype(np.float32) / 255
+
+    def _swap_sky(self, sample: Sample) -> None:
+        """new = alpha * sky + (frame - alpha * old sky), the ground lit by the new sky in part."""
+        rng = self.rng
+        alpha = sample.alpha[..., None]
+        height, width = sample.alpha.shape
+        sky = self._any_sky(Size(height, width))
+        old = smooth_under(sample.rgb, sample.alpha, width // 6)
+        ground = np.clip(sample.rgb - alpha * old, 0, 1 - alpha)
+        new_mean = float((sky * alpha).mean() / max(float(alpha.mean()), 1e-3))
+        old_mean = float((sample.rgb * alpha).mean() / max(float(alpha.mean()), 1e-3))
+        ratio = np.clip(new_mean / max(old_mean, 0.05), 0.15, 1.3)
+        lit = 1 + rng.uniform(0.2, 1.0) * (ratio - 1)
+        tint = 1 + rng.uniform(0, 0.6) * (_colour_cast(sky) - 1)
+        sample.rgb = np.clip(alpha * sky + ground * (lit * tint).astype(np.float32), 0, 1)
+
+    def _add_thin_thing(self, sample: Sample) -> None:
+        """Put a drawn thing of known coverage over picture and matte."""
+        rng = self.rng
+        height, width = sample.alpha.shape
+        size = Size(height, width)
+        coverage = draw_thin(rng, size, str(rng.choice(THIN_KINDS, p=[0.45, 0.2, 0.2, 0.15])))
+        dark = rng.uniform(0, 0.35) if rng.random() < 0.8 else rng.uniform(0.3, 0.9)
+        colour = dark * rng.uniform(0.7, 1.3, 3).astype(np.float32)
+        shading = 0.6 + 0.8 * fractal_noise(rng, size, 6, 4)[..., None]
+        thing = np.clip(colour * shading, 0, 1)
+        sample.rgb = sample.rgb + coverage[..., None] * (thing - sample.rgb)
+        sample.alpha = sample.alpha * (1 - coverage)
+        sample.weight = np.maximum(sample.weight, coverage)
+
+    def _add_fog(self, sample: Sample) -> None:
+        """Pale veil that thickens towards the skyline; the sky itself becomes the veil."""
+        rng = self.rng
+        height, width = sample.alpha.shape
+        veil = sky_picture(rng, Size(height, width), "haze")
+        nearness = cv2.blur(sample.alpha, (2 * (width // 8) + 1, 2 * (height // 5) + 1))
+        nearness = np.maximum(nearness, sample.alpha)
+        thickness = np.clip(rng.uniform(0, 0.25) + rng.uniform(0.3, 1.2) * nearness, 0, 0.93)
+        thickness = np.maximum(thickness, rng.uniform(0.7, 1.0) * sample.alpha)
+        sample.rgb = sample.rgb + thickness[..., None] * (veil - sample.rgb)
+
+    def _add_mirror(self, sample: Sample) -> None:
+        """Still water: the lower part shows the upper one upside down, dimmer; it is no sky."""
+        rng = self.rng
+        height = sample.alpha.shape[0]
+        shore = int(height * rng.uniform(0.4, 0.75))
+        rows = np.arange(shore, height)
+        squeeze = rng.uniform(0.7, 1.3)
+        source = np.clip(shore - 1 - (rows - shore) * squeeze, 0, shore - 1).astype(int)
+        water = sample.rgb[source] * rng.uniform(0.5, 1.0)
+        ripple = int(rng.integers(1, 4))
+        water = cv2.blur(water, (2 * ripple + 1, 2 * ripple + 3))
+        sample.rgb = np.concatenate([sample.rgb[:shore], water.astype(np.float32)])
+        zeros = np.zeros_like(sample.alpha[shore:])
+        sample.alpha = np.concatenate([sample.alpha[:shore], zeros])
+        sample.weight = np.concatenate([sample.weight[:shore], np.ones_like(zeros)])
+
+
+def smooth_under(rgb: np.ndarray, alpha: np.ndarray, radius_px: int) -> np.ndarray:
+    """Local mean colour of what `alpha` marks (normalised convolution): (H, W, 3) float32.
+
+    Far from any marked pixel it falls back to the mean over the picture.
+    """
+    window = (2 * radius_px + 1, 2 * radius_px + 1)
+    marked = np.clip(alpha * 2 - 1, 0, 1)[..., None]
+    total = marked.sum()
+    mean = (rgb * marked).sum((0, 1)) / total if total > 1 else rgb.mean((0, 1))
+    local = cv2.blur(rgb * marked, window) + 1e-3 * mean.astype(np.float32)
+    return local / (cv2.blur(marked, window)[..., None] + 1e-3)
+
+
+def sky_strip(pair: Pair) -> np.ndarray | None:
+    """The rows of a soft-matte picture that hold nothing but sky; None below 40 rows."""
+    if pair.domain not in SOFT_DOMAINS:
+        return None
+    mixed = np.flatnonzero(pair.alpha.min(axis=1) < 245)
+    rows = int(mixed[0]) if mixed.size else pair.alpha.shape[0]
+    return pair.rgb[:rows] if rows >= 40 else None
+
+
+def _ground_top(pair: Pair) -> int | None:
+    """First row below all sky when at least 30 % of the picture lie below it, else None."""
+    rows = np.flatnonzero(pair.alpha.max(axis=1) > 5)
+    top = int(rows[-1]) + 2 if rows.size else 0
+    return top if pair.alpha.shape[0] - top > 0.3 * pair.alpha.shape[0] else None
+
+
+def _colour_cast(sky: np.ndarray) -> np.ndarray:
+    """Mean colour over its own grey, (3,) float32."""
+    mean = sky.mean((0, 1))
+    return np.clip(mean / max(float(mean.mean()), 0.02), 0.4, 1.8).astype(np.float32)

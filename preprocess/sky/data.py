@@ -1,0 +1,162 @@
+"""Reader of sky pictures with mattes, and what is made of labels that are only rough.
+
+    ROOT/train/images/NAME.jpg, ROOT/train/masks/NAME.png      the same below ROOT/val
+
+The part of NAME before the first "_" is its domain. Domains of `SOFT_DOMAINS` carry soft mattes;
+all others are polygons. Polygons are refined by a guided filter in a band round their edges, and
+the band counts less, because the truth there is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from atlas.coords import Size
+from atlas.errors import InputError
+from preprocess.sky.guided import guided_filter
+
+SOFT_DOMAINS = ("ade", "lowlight")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+_BAND_PX = 5
+_BAND_WEIGHT = 0.3
+_GUIDED_RADIUS_PX = 6
+_GUIDED_EPS = 1e-3
+_HELD_OUT_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One training picture in memory, reduced to at most `side_px` (see `load_pairs`)."""
+
+    name: str
+    rgb: np.ndarray
+    """(H, W, 3) uint8."""
+    alpha: np.ndarray
+    """(H, W) uint8, 255 = sky."""
+    weight: np.ndarray
+    """(H, W) uint8, 255 = the label is to be trusted fully here."""
+
+    @property
+    def domain(self) -> str:
+        return self.name.split("_")[0]
+
+
+def find_pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
+    """Pictures of one folder and the masks of equal name (without suffix) of another, sorted."""
+    for folder in (images, masks):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; wanted pictures and masks of equal names")
+    by_name = {p.stem: p for p in sorted(masks.iterdir()) if p.suffix.lower() in PICTURE_SUFFIXES}
+    pictures = [p for p in sorted(images.iterdir()) if p.suffix.lower() in PICTURE_SUFFIXES]
+    pairs = [(path, by_name[path.stem]) for path in pictures if path.stem in by_name]
+    if not pairs:
+        raise InputError(
+            f"{images}: none of its {len(pictures)} pictures has a mask of equal name in {masks}"
+        )
+    return pairs
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB."""
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise InputError(f"{path}: not a readable picture")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def read_matte(path: Path) -> np.ndarray:
+    """(H, W) float32 in [0, 1]; 8 or 16 bit, the first channel of several."""
+    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise InputError(f"{path}: not a readable mask")
+    if values.ndim == 3:
+        values = values[..., 0]
+    return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
+
+
+def read_pairs(images: Path, masks: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(name, rgb (H, W, 3) uint8, matte (H, W) float32) of every pair of two folders."""
+    for image_path, mask_path in find_pairs(images, masks):
+        rgb, matte = read_rgb(image_path), read_matte(mask_path)
+        if matte.shape != rgb.shape[:2]:
+            raise InputError(
+                f"{mask_path}: {matte.shape[1]}x{matte.shape[0]}, but its picture is "
+                f"{rgb.shape[1]}x{rgb.shape[0]}; wanted equal sizes"
+            )
+        yield image_path.stem, rgb, matte
+
+
+def load_pairs(root: Path, split: str, side_px: int = 384) -> list[Pair]:
+    """All pairs of ROOT/`split`, reduced so that the longer side is at most `side_px`."""
+    pairs = []
+    for name, rgb, matte in read_pairs(root / split / "images", root / split / "masks"):
+        size = fitting_size(Size(*matte.shape), side_px)
+        rgb = cv2.resize(rgb, size.wh, interpolation=cv2.INTER_AREA)
+        matte = cv2.resize(matte, size.wh, interpolation=cv2.INTER_AREA)
+        weight = np.ones_like(matte)
+        if name.split("_")[0] not in SOFT_DOMAINS:
+            matte, weight = refine_rough_label(rgb, matte)
+        pairs.append(Pair(name, rgb, to_bytes(matte), to_bytes(weight)))
+    return pairs
+
+
+def refine_rough_label(rgb: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A matte that follows the picture's edges near those of a polygon, and its trust.
+
+    Within `_BAND_PX` of the polygon's edge the label is replaced by its guided filtering; there the
+    trust is `_BAND_WEIGHT`, elsewhere 1.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        label: (H, W) float32, 1 = sky.
+    Returns:
+        matte and weight, both (H, W) float32 in [0, 1].
+    """
+    sky = (label > 0.5).astype(np.uint8)
+    kernel = np.ones((3, 3), np.uint8)
+    grown = cv2.dilate(sky, kernel, iterations=_BAND_PX, borderValue=0)
+    shrunk = cv2.erode(sky, kernel, iterations=_BAND_PX, borderValue=1)
+    band = grown != shrunk
+    refined = guided_filter(rgb, label.astype(np.float32), _GUIDED_RADIUS_PX, _GUIDED_EPS)
+    matte = np.where(band, np.clip(refined, 0, 1), sky.astype(np.float32))
+    return matte.astype(np.float32), np.where(band, _BAND_WEIGHT, 1.0).astype(np.float32)
+
+
+def hold_out(pairs: list[Pair], share: float = _HELD_OUT_SHARE) -> tuple[list[Pair], list[Pair]]:
+    """Split into (kept, held out): the last `share` of each domain's names.
+
+    Names sort by drive and town, so that what is held out is mostly from places of its own.
+    """
+    kept, held = [], []
+    for domain in sorted({pair.domain for pair in pairs}):
+        members = sorted((p for p in pairs if p.domain == domain), key=lambda pair: pair.name)
+        count = round(share * len(members))
+        kept += members[: len(members) - count]
+        held += members[len(members) - count :]
+    return kept, held
+
+
+def fitting_size(size: Size, side_px: int, multiple: int = 1) -> Size:
+    """`size` scaled (down or up) to a longer side of `side_px`, sides rounded to `multiple`.
+
+    With `multiple` 1 a picture that is smaller already keeps its size.
+    """
+    scale = side_px / max(size.height, size.width)
+    if multiple == 1:
+        scale = min(scale, 1.0)
+
+    def fit(side: int) -> int:
+        return max(multiple, round(side * scale / multiple) * multiple)
+
+    return Size(fit(size.height), fit(size.width))
+
+
+def to_bytes(values: np.ndarray) -> np.ndarray:
+    """Float values (H, W) or (H, W, C) of [0, 1] to uint8, rounded; what lies outside saturates."""
+    return cv2.addWeighted(values, 255, values, 0, 0, dtype=cv2.CV_8U)

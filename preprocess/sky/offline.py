@@ -1,0 +1,159 @@
+"""Mattes of a whole clip that lean on the frames before and after; hand mattes carried between.
+
+Frames pass through in blocks: a block is finished when the next one has been seen, so memory stays
+bounded however long the clip is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from preprocess.sky.adapt import HandMattes
+from preprocess.sky.infer import NetworkMatter
+from preprocess.sky.matte import SkyMatter
+from preprocess.sky.temporal import FlowSteadier, carry, small_flow
+
+_BLOCK_FRAMES = 24
+_HAND_BLOCK_FRAMES = 48
+
+
+@dataclass
+class _Frame:
+    """A frame on its way: full picture, small picture, small matte; what came of it so far."""
+
+    rgb: np.ndarray
+    small: np.ndarray
+    coarse: np.ndarray
+    hand: np.ndarray | None = None
+    """Hand matte at full size."""
+    hand_small: np.ndarray | None = None
+    forward: np.ndarray | None = None
+
+
+def clip_mattes(
+    matter: SkyMatter,
+    frames: Iterable[np.ndarray],
+    *,
+    causal: bool = False,
+    hand: HandMattes | None = None,
+) -> Iterator[np.ndarray]:
+    """Sky mattes of one clip's frames, in order.
+
+    Args:
+        matter: the network's matte looks both ways; any other is causal by itself.
+        frames: (H, W, 3) uint8; where the size changes a new clip begins.
+        causal: never look ahead. Hand mattes then act on later frames only.
+        hand: the user's own mattes for some frames.
+    Yields:
+        (H, W) float32 in [0, 1]; exactly the hand matte on its frames.
+    """
+    matter.reset()
+    if not isinstance(matter, NetworkMatter):
+        yield from _one_by_one(matter, frames, hand)
+        return
+    block_frames = _HAND_BLOCK_FRAMES if hand else _BLOCK_FRAMES
+    forward = _Pass(matter)
+    waiting: list[_Frame] = []
+    source = _prepared(matter, frames, hand)
+    while block := list(itertools.islice(source, 1 if causal else block_frames)):
+        for frame in block:
+            frame.forward = forward(frame)
+        if causal:
+            yield from (_finished(matter, frame, frame.forward) for frame in block)
+            continue
+        if waiting:
+            yield from _both_ways(matter, waiting, block)
+        waiting = block
+    yield from _both_ways(matter, waiting, [])
+
+
+def _one_by_one(
+    matter: SkyMatter, frames: Iterable[np.ndarray], hand: HandMattes | None
+) -> Iterator[np.ndarray]:
+    shape = None
+    for t, rgb in enumerate(frames):
+        if rgb.shape != shape:
+            matter.reset()
+            shape = rgb.shape
+        matte = matter.matte(rgb)
+        truth = hand.matte(t, rgb.shape[:2]) if hand else None
+        yield matte if truth is None else truth
+
+
+def _prepared(
+    matter: NetworkMatter, frames: Iterable[np.ndarray], hand: HandMattes | None
+) -> Iterator[_Frame]:
+    for t, rgb in enumerate(frames):
+        small, coarse = matter.coarse(rgb)
+        frame = _Frame(rgb, small, coarse)
+        if hand:
+            frame.hand = hand.matte(t, rgb.shape[:2])
+            frame.hand_small = hand.small(t, rgb.shape[:2], coarse.shape)
+        yield frame
+
+
+class _Pass:
+    """The matte's way through the frames in one direction: corrected by hand, then steadied."""
+
+    def __init__(self, matter: NetworkMatter) -> None:
+        options = matter.options.steady
+        self._steadier = FlowSteadier(options) if options else None
+        self._corrections = Corrections()
+
+    def __call__(self, frame: _Frame) -> np.ndarray:
+        matte = self._corrections(frame.small, frame.coarse, frame.hand_small)
+        if self._steadier is None:
+            return matte
+        if frame.hand_small is not None:
+            self._steadier.reset()
+        return self._steadier(frame.small, matte)
+
+
+class Corrections:
+    """What the last hand matte changed, carried by optical flow to the frames that follow."""
+
+    def __init__(self, half_life_frames: float = 60.0) -> None:
+        self._fade = 0.5 ** (1 / half_life_frames)
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __call__(
+        self, small: np.ndarray, coarse: np.ndarray, hand: np.ndarray | None
+    ) -> np.ndarray:
+        """The matte (h, w) of the next frame, corrected; `hand` where the user gave one."""
+        if hand is not None:
+            self._last = (small, hand - coarse)
+            return hand
+        if self._last is None or self._last[1].shape != coarse.shape:
+            self._last = None
+            return coarse
+        last_small, change = self._last
+        flow = small_flow(small, last_small)
+        difference = np.abs(carry(last_small, flow).astype(np.float32) - small).max(axis=2)
+        agrees = np.exp(-((cv2.blur(difference, (5, 5)) / 40) ** 2))
+        change = carry(change, flow) * agrees * self._fade
+        self._last = (small, change)
+        return np.clip(coarse + change, 0, 1).astype(np.float32)
+
+
+def _both_ways(
+    matter: NetworkMatter, block: list[_Frame], ahead: list[_Frame]
+) -> Iterator[np.ndarray]:
+    """Finish `block`: the mean of the forward pass and one that comes back from `ahead`."""
+    backward = _Pass(matter)
+    for frame in reversed(ahead):
+        backward(frame)
+    mattes = [backward(frame) for frame in reversed(block)]
+    for frame, back in zip(block, reversed(mattes), strict=True):
+        assert frame.forward is not None
+        yield _finished(matter, frame, (frame.forward + back) / 2)
+
+
+def _finished(matter: NetworkMatter, frame: _Frame, coarse: np.ndarray) -> np.ndarray:
+    if frame.hand is not None:
+        return frame.hand
+    return matter.refine(frame.rgb, frame.small, coarse)

@@ -1,0 +1,287 @@
+"""Training material that is computed: skies, and thin things against the sky with exact coverage.
+
+Every function draws from the `numpy.random.Generator` that it is given, so that a seed repeats a
+picture. Colours are display-encoded RGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from atlas.coords import Size
+
+SKY_KINDS = ("clear", "clouds", "overcast", "sunset", "night", "haze")
+THIN_KINDS = ("twigs", "wires", "pole", "hair")
+
+_SUPERSAMPLING = 3
+
+
+def fractal_noise(
+    rng: np.random.Generator, size: Size, cells: int = 3, octaves: int = 5, roughness: float = 0.55
+) -> np.ndarray:
+    """Sum of smooth random fields, each octave with twice the cells and `roughness` the weight.
+
+    Args:
+        size: of the result, pixels.
+        cells: random values across the shorter side in the coarsest octave, >= 1.
+        octaves: number of fields, >= 1.
+        roughness: weight of each octave relative to the one before, (0, 1].
+    Returns:
+        (H, W) float32, scaled to span [0, 1].
+    """
+    total = np.zeros((size.height, size.width), np.float32)
+    aspect = size.width / size.height
+    weight = 1.0
+    for octave in range(octaves):
+        rows = cells * 2**octave + 1
+        columns = max(2, round(rows * aspect))
+        if rows > 2 * size.height:
+            break
+        field = rng.random((rows, columns), dtype=np.float32)
+        total += weight * cv2.resize(field, size.wh, interpolation=cv2.INTER_CUBIC)
+        weight *= roughness
+    low, high = float(total.min()), float(total.max())
+    return (total - low) / max(high - low, 1e-6)
+
+
+def sky_picture(rng: np.random.Generator, size: Size, kind: str) -> np.ndarray:
+    """A sky without ground.
+
+    Args:
+        size: of the picture, pixels.
+        kind: one of `SKY_KINDS`.
+    Returns:
+        (H, W, 3) float32 in [0, 1].
+    """
+    if kind == "clear":
+        sky = _clear(rng, size)
+    elif kind == "clouds":
+        sky = _clouds(rng, size)
+    elif kind == "overcast":
+        sky = _overcast(rng, size)
+    elif kind == "sunset":
+        sky = _sunset(rng, size)
+    elif kind == "night":
+        sky = _night(rng, size)
+    elif kind == "haze":
+        sky = _haze(rng, size)
+    else:
+        raise ValueError(f"kind must be one of {SKY_KINDS}, got {kind!r}")
+    return np.clip(sky, 0, 1).astype(np.float32)
+
+
+def thin_coverage(rng: np.random.Generator, size: Size, kind: str) -> np.ndarray:
+    """How much of each pixel a thin thing covers: lines drawn 3x larger, averaged down.
+
+    Args:
+        size: of the picture, pixels.
+        kind: one of `THIN_KINDS`.
+    Returns:
+        (H, W) float32 in [0, 1], 1 = the thing hides the pixel.
+    """
+    scale = _SUPERSAMPLING
+    canvas = np.zeros((size.height * scale, size.width * scale), np.uint8)
+    if kind == "twigs":
+        _draw_tree(rng, canvas)
+    elif kind == "wires":
+        _draw_wires(rng, canvas)
+    elif kind == "pole":
+        _draw_pole(rng, canvas)
+    elif kind == "hair":
+        _draw_hair(rng, canvas)
+    else:
+        raise ValueError(f"kind must be one of {THIN_KINDS}, got {kind!r}")
+    return cv2.resize(canvas, size.wh, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+
+
+def _gradient(size: Size, stops: list[tuple[float, np.ndarray]], tilt: float) -> np.ndarray:
+    """Colour stops (position 0 top .. 1 bottom, RGB) over a slightly tilted vertical axis."""
+    y = np.linspace(0, 1, size.height, dtype=np.float32)[:, None]
+    x = np.linspace(-0.5, 0.5, size.width, dtype=np.float32)[None]
+    position = y + tilt * x
+    places = [stop[0] for stop in stops]
+    channels = [np.interp(position, places, [stop[1][c] for stop in stops]) for c in range(3)]
+    return np.stack(channels, axis=-1).astype(np.float32)
+
+
+def _uniform(rng: np.random.Generator, low: list[float], high: list[float]) -> np.ndarray:
+    return rng.uniform(low, high).astype(np.float32)
+
+
+def _glow(rng: np.random.Generator, size: Size) -> np.ndarray:
+    """A soft round light somewhere in or beside the picture: (H, W, 1) in [0, 1]."""
+    centre_x = rng.uniform(-0.2, 1.2) * size.width
+    centre_y = rng.uniform(-0.2, 1.1) * size.height
+    radius_px = rng.uniform(0.05, 0.6) * size.height
+    y, x = np.mgrid[: size.height, : size.width].astype(np.float32)
+    distance = np.hypot(x - centre_x, y - centre_y)
+    return np.exp(-((distance / radius_px) ** rng.uniform(0.8, 2.0)))[..., None]
+
+
+def _clear(rng: np.random.Generator, size: Size) -> np.ndarray:
+    zenith = _uniform(rng, [0.05, 0.22, 0.5], [0.45, 0.62, 0.95])
+    pale = _uniform(rng, [0.6, 0.7, 0.8], [0.95, 0.97, 1.0])
+    horizon = zenith + (pale - zenith) * rng.uniform(0.05, 0.95)
+    sky = _gradient(size, [(0.0, zenith), (1.0, horizon)], rng.uniform(-0.4, 0.4))
+    if rng.random() < 0.4:
+        sky += (1 - sky) * _glow(rng, size) * rng.uniform(0.3, 1.0)
+    return sky
+
+
+def _clouds(rng: np.random.Generator, size: Size) -> np.ndarray:
+    sky = _clear(rng, size)
+    noise = fractal_noise(
+        rng, size, int(rng.integers(1, 5)), int(rng.integers(4, 7)), rng.uniform(0.4, 0.65)
+    )
+    low = rng.uniform(0.25, 0.6)
+    opacity = np.clip((noise - low) / rng.uniform(0.08, 0.5), 0, 1)[..., None]
+    light = _uniform(rng, [0.85, 0.85, 0.85], [1.0, 1.0, 1.0])
+    shade = light * rng.uniform(0.45, 0.95)
+    depth = fractal_noise(rng, size, 3, 4)[..., None]
+    return sky + opacity * rng.uniform(0.5, 1.0) * (shade + (light - shade) * depth - sky)
+
+
+def _overcast(rng: np.random.Generator, size: Size) -> np.ndarray:
+    grey = rng.uniform(0.3, 1.0) * _uniform(rng, [0.9, 0.94, 0.96], [1.0, 1.0, 1.05])
+    lower = grey * rng.uniform(0.75, 1.3)
+    sky = _gradient(size, [(0.0, grey), (1.0, lower)], rng.uniform(-0.3, 0.3))
+    noise = fractal_noise(rng, size, int(rng.integers(1, 4)), int(rng.integers(3, 6)))
+    return sky * (1 + rng.uniform(0.0, 0.5) * (noise[..., None] - 0.5))
+
+
+def _sunset(rng: np.random.Generator, size: Size) -> np.ndarray:
+    dim = rng.uniform(0.5, 1.0)
+    stops = [
+        (0.0, dim * _uniform(rng, [0.1, 0.1, 0.25], [0.45, 0.45, 0.7])),
+        (rng.uniform(0.3, 0.6), dim * _uniform(rng, [0.4, 0.25, 0.3], [0.9, 0.6, 0.65])),
+        (rng.uniform(0.7, 1.0), dim * _uniform(rng, [0.85, 0.4, 0.1], [1.0, 0.8, 0.5])),
+    ]
+    sky = _gradient(size, stops, rng.uniform(-0.3, 0.3))
+    if rng.random() < 0.6:
+        sky += _glow(rng, size) * _uniform(rng, [0.3, 0.15, 0.0], [0.8, 0.6, 0.3])
+    noise = fractal_noise(rng, size, int(rng.integers(1, 4)), 5)[..., None]
+    opacity = np.clip((noise - rng.uniform(0.3, 0.7)) / rng.uniform(0.1, 0.4), 0, 1)
+    cloud = _uniform(rng, [0.1, 0.08, 0.12], [1.0, 0.7, 0.6]) * dim
+    return sky + rng.uniform(0, 0.9) * opacity * (cloud - sky)
+
+
+def _night(rng: np.random.Generator, size: Size) -> np.ndarray:
+    top = rng.uniform(0.0, 0.25) * _uniform(rng, [0.3, 0.4, 0.6], [0.9, 0.9, 1.0])
+    glow = top + rng.uniform(0.0, 0.35) * _uniform(rng, [0.3, 0.3, 0.3], [1.0, 0.8, 0.7])
+    sky = _gradient(size, [(0.0, top), (1.0, glow)], rng.uniform(-0.3, 0.3))
+    if rng.random() < 0.3:
+        noise = fractal_noise(rng, size, int(rng.integers(1, 4)), 5)[..., None]
+        sky = sky * (1 + rng.uniform(0, 1.2) * (noise - 0.4))
+    if rng.random() < 0.6:
+        stars = (rng.random((size.height, size.width)) < rng.uniform(0.0005, 0.01)).astype(
+            np.float32
+        )
+        stars *= rng.random(stars.shape, dtype=np.float32) ** 2 * rng.uniform(0.5, 3.0)
+        sky = sky + cv2.GaussianBlur(stars, (0, 0), rng.uniform(0.4, 0.8))[..., None]
+    if rng.random() < 0.15:
+        centre = (int(rng.integers(size.width)), int(rng.integers(size.height)))
+        moon = np.zeros((size.height, size.width), np.float32)
+        cv2.circle(moon, centre, int(rng.integers(2, max(3, size.height // 12))), 1.0, -1)
+        sky = sky + cv2.GaussianBlur(moon, (0, 0), 0.8)[..., None] * rng.uniform(0.5, 1.0)
+    return sky
+
+
+def _haze(rng: np.random.Generator, size: Size) -> np.ndarray:
+    grey = rng.uniform(0.35, 1.0) * _uniform(rng, [0.88, 0.92, 0.94], [1.0, 1.0, 1.0])
+    other = np.clip(grey * _uniform(rng, [0.9, 0.92, 0.95], [1.08, 1.06, 1.05]), 0, 1)
+    return _gradient(size, [(0.0, grey), (1.0, other)], rng.uniform(-0.2, 0.2))
+
+
+def _line_px(rng: np.random.Generator, low: float, high: float) -> int:
+    """A line width in supersampled pixels for a width of `low` to `high` final pixels."""
+    return max(1, round(rng.uniform(low, high) * _SUPERSAMPLING))
+
+
+def _draw_tree(rng: np.random.Generator, canvas: np.ndarray) -> None:
+    """Recursive branches that grow in from an edge of the picture."""
+    height, width = canvas.shape
+    side = rng.choice(["bottom", "left", "right", "top"], p=[0.5, 0.2, 0.2, 0.1])
+    heading_deg = {"bottom": -90, "left": -20, "right": 200, "top": 90}[str(side)]
+    start = {
+        "bottom": (rng.uniform(0, width), height * rng.uniform(0.6, 1.0)),
+        "left": (0.0, rng.uniform(0.1, 0.9) * height),
+        "right": (float(width), rng.uniform(0.1, 0.9) * height),
+        "top": (rng.uniform(0, width), 0.0),
+    }[str(side)]
+    length = rng.uniform(0.15, 0.4) * height
+    thickness = rng.uniform(1.0, 6.0) * _SUPERSAMPLING
+    spread_deg = rng.uniform(20, 45)
+    branches = [(start, math.radians(heading_deg + rng.uniform(-25, 25)), length, thickness, 0)]
+    budget = int(rng.integers(60, 400))
+    while branches and budget > 0:
+        (x, y), angle, step, width_px, level = branches.pop(0)
+        budget -= 1
+        bend = angle + math.radians(rng.uniform(-15, 15))
+        middle = (x + step / 2 * math.cos(angle), y + step / 2 * math.sin(angle))
+        end = (middle[0] + step / 2 * math.cos(bend), middle[1] + step / 2 * math.sin(bend))
+        points = np.round([[(x, y), middle, end]]).astype(np.int32)
+        cv2.polylines(canvas, [points], False, 255, max(1, round(width_px)), cv2.LINE_AA)
+        if level >= 6 or step < 2 * _SUPERSAMPLING:
+            continue
+        for _ in range(int(rng.integers(2, 4))):
+            turn = math.radians(rng.normal(0, spread_deg))
+            branches.append(
+                (end, bend + turn, step * rng.uniform(0.55, 0.85), width_px * 0.65, level + 1)
+            )
+
+
+def _draw_wires(rng: np.random.Generator, canvas: np.ndarray) -> None:
+    """Hanging wires across the picture (a parabola each)."""
+    height, width = canvas.shape
+    x = np.linspace(-0.05 * width, 1.05 * width, 24)
+    left, right = rng.uniform(0, 0.8, 2) * height
+    sag = rng.uniform(0, 0.2) * height
+    gap = rng.uniform(0.01, 0.08) * height
+    thickness = _line_px(rng, 0.3, 2.0)
+    unit = x / width
+    for wire in range(int(rng.integers(1, 6))):
+        y = left + (right - left) * unit + 4 * sag * unit * (1 - unit) + wire * gap
+        points = np.round(np.stack([x, y + rng.normal(0, gap / 4)], axis=-1)).astype(np.int32)
+        cv2.polylines(canvas, [points], False, 255, thickness, cv2.LINE_AA)
+
+
+def _draw_pole(rng: np.random.Generator, canvas: np.ndarray) -> None:
+    """An upright mast from the lower edge, with arms."""
+    height, width = canvas.shape
+    foot_x = rng.uniform(0, width)
+    top = (foot_x + rng.normal(0, 0.03) * width, rng.uniform(0.0, 0.6) * height)
+    thickness = _line_px(rng, 0.5, 5.0)
+    foot = (round(foot_x), height)
+    head = (round(top[0]), round(top[1]))
+    cv2.line(canvas, foot, head, 255, thickness, cv2.LINE_AA)
+    for _ in range(int(rng.integers(0, 5))):
+        along = rng.uniform(0, 0.5)
+        x, y = (a + along * (b - a) for a, b in zip(head, foot, strict=True))
+        reach = rng.uniform(-0.15, 0.15) * width
+        tip = (round(x + reach), round(y + rng.normal(0, 0.02) * height))
+        arm = max(1, round(thickness * rng.uniform(0.3, 0.8)))
+        cv2.line(canvas, (round(x), round(y)), tip, 255, arm, cv2.LINE_AA)
+
+
+def _draw_hair(rng: np.random.Generator, canvas: np.ndarray) -> None:
+    """A round head-like shape with curved single hairs standing out."""
+    height, width = canvas.shape
+    centre = np.array([rng.uniform(0.1, 0.9) * width, rng.uniform(0.5, 1.0) * height])
+    radius = rng.uniform(0.12, 0.4) * height
+    axes = (round(radius * rng.uniform(0.7, 1.0)), round(radius))
+    centre_px = (round(float(centre[0])), round(float(centre[1])))
+    cv2.ellipse(canvas, centre_px, axes, rng.uniform(-15, 15), 0, 360, 255, -1, cv2.LINE_AA)
+    shoulders = (centre_px[0], round(centre_px[1] + 2.1 * radius))
+    cv2.ellipse(canvas, shoulders, (round(1.8 * radius), round(1.2 * radius)), 0, 0, 360, 255, -1)
+    for _ in range(int(rng.integers(20, 150))):
+        angle = rng.uniform(0, 2 * math.pi)
+        turn = rng.normal(0, 0.8)
+        length = radius * rng.uniform(0.05, 0.5)
+        root = centre + np.array([math.cos(angle) * axes[0], math.sin(angle) * axes[1]]) * 0.97
+        middle = root + 0.5 * length * np.array([math.cos(angle), math.sin(angle)])
+        tip = middle + 0.5 * length * np.array([math.cos(angle + turn), math.sin(angle + turn)])
+        points = np.round([root, middle, tip]).astype(np.int32)
+        cv2.polylines(canvas, [points], False, 255, 1 + int(rng.random() < 0.3), cv2.LINE_AA)

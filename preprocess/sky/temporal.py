@@ -1,0 +1,110 @@
+"""Mattes that do not flicker: follow the picture's motion and average along it.
+
+Causal (`FlowSteadier`): the matte so far is carried to the new frame by optical flow and blended
+with the new one where the carried picture agrees with the new frame. Constant memory, no
+look-ahead. `preprocess.sky.offline` runs it forward and backward and takes the mean.
+
+All of it works on small frames, before refinement to full size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteadyOptions:
+    """How much of the past is kept, and where."""
+
+    keep: float = 0.85
+    """Largest share of the carried matte in the new one; [0, 1)."""
+    tolerance: float = 10.0
+    """Colour difference after carrying, 8-bit steps, at which the share has fallen to 1/e."""
+    surprise: float = 0.5
+    """Local mean difference of opacity at which the new matte wins though colours agree."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.keep < 1:
+            raise ValueError(f"keep must be in [0, 1), got {self.keep}")
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be > 0, got {self.tolerance}")
+        if not self.surprise > 0:
+            raise ValueError(f"surprise must be > 0, got {self.surprise}")
+
+
+class FlowSteadier:
+    """m_t = n_t + k (carried m_{t-1} - n_t), k per pixel from how well the carried frame fits.
+
+    k = keep * exp(-(d / tolerance)^2) * exp(-(s / surprise)^2): d is the locally averaged colour
+    difference between the carried last frame and this one; s is the difference of the mattes,
+    averaged over a neighbourhood, so that a matte that was wrong for long is given up soon while
+    single flickering pixels are held.
+    """
+
+    def __init__(self, options: SteadyOptions | None = None) -> None:
+        self.options = options or SteadyOptions()
+        self._last: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    def reset(self) -> None:
+        """Forget the past: the next matte is returned as it is."""
+        self._last = None
+
+    def __call__(self, rgb: np.ndarray, matte: np.ndarray) -> np.ndarray:
+        """Steady the matte of the next frame.
+
+        Args:
+            rgb: (h, w, 3) uint8, the small frame.
+            matte: (h, w) float32, what the network says of it.
+        Returns:
+            (h, w) float32.
+        """
+        if matte.shape != rgb.shape[:2]:
+            raise ValueError(f"matte is {matte.shape}, rgb is {rgb.shape[:2]}: must be equal")
+        grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+        colour = cv2.blur(rgb, (3, 3)).astype(np.float32)
+        if self._last is not None and self._last[2].shape == matte.shape:
+            matte = self._blend(grey, colour, matte)
+        matte = matte.astype(np.float32, copy=False)
+        self._last = (grey, colour, matte)
+        return matte
+
+    def _blend(self, grey: np.ndarray, colour: np.ndarray, matte: np.ndarray) -> np.ndarray:
+        assert self._last is not None
+        last_grey, last_colour, last_matte = self._last
+        flow = small_flow(grey, last_grey)
+        carried = carry(last_matte, flow)
+        change = np.abs(carry(last_colour, flow) - colour).max(axis=2)
+        surprise = np.abs(cv2.blur(carried - matte, (15, 15)))
+        options = self.options
+        exponent = (change / options.tolerance) ** 2 + (surprise / options.surprise) ** 2
+        keep = options.keep * np.exp(-exponent)
+        return matte + keep * (carried - matte)
+
+
+def small_flow(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """Optical flow (DIS, arXiv 1603.03590) of small frames, in milliseconds.
+
+    Args:
+        new, old: (h, w) grey or (h, w, 3) RGB, uint8.
+    Returns:
+        (h, w, 2) float32 px: where in `old` each pixel of `new` was, relative to itself.
+    """
+    grey = [p if p.ndim == 2 else cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (new, old)]
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    flow.setFinestScale(1)
+    return flow.calc(grey[0], grey[1], None)
+
+
+def carry(values: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Sample `values` (h, w) or (h, w, C) at each pixel's own place plus `flow` (h, w, 2) px.
+
+    With the flow from the new frame to the old one this brings the old frame's values to the new.
+    Outside the picture the nearest edge value is taken.
+    """
+    height, width = flow.shape[:2]
+    x = flow[..., 0] + np.arange(width, dtype=np.float32)
+    y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
+    return cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

@@ -1,0 +1,289 @@
+"""Train the sky network from scratch.
+
+    python -m preprocess.sky.train --data sky_segmentation --skies skyboxes --out runs/sky
+
+Runs on the CPU or a GPU. A checkpoint is written every few minutes; the same command goes on from
+it. The learning rate follows the share of the time budget that is used up, so that a run on a busy
+machine still ends with a small one. Weights for use: OUT/weights.safetensors, an exponential mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from atlas.coords import Size
+from atlas.errors import InputError, run_script
+from preprocess.sky import losses
+from preprocess.sky.augment import Augmenter
+from preprocess.sky.data import Pair, fitting_size, hold_out, load_pairs
+from preprocess.sky.network import STRIDE_PX, SkyNetwork, save_weights
+from preprocess.sky.sky_sources import load_skies
+
+log = logging.getLogger(__name__)
+
+LOSS_WEIGHTS = {"cross_entropy": 1.0, "absolute": 1.0, "overlap": 0.5, "edges": 1.5, "coarse": 0.3}
+BATCH_SIZES = (
+    Size(192, 256),
+    Size(192, 256),
+    Size(160, 256),
+    Size(224, 224),
+    Size(192, 320),
+    Size(256, 192),
+)
+"""Sizes of training pictures, drawn per batch; about the pixels of the working size."""
+EARLY_SIZES = (Size(128, 160), Size(128, 192), Size(96, 160), Size(128, 128), Size(160, 128))
+"""Sizes of the first part of the training: context is learnt from small pictures, and sooner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long and how fast to train."""
+
+    minutes: float = 90.0
+    """Time budget of the whole training, all resumed parts together."""
+    batch: int = 16
+    rate: float = 2e-3
+    """Highest learning rate of AdamW."""
+    final_rate: float = 1e-5
+    decay: float = 0.02
+    early: float = 0.4
+    """Share of the budget in which `EARLY_SIZES` are used."""
+    warmup: float = 0.02
+    """Share of the budget in which the rate rises from zero."""
+    mean_decay: float = 0.998
+    """Decay per step of the exponential mean of the weights."""
+    checkpoint_s: float = 180.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.minutes > 0:
+            raise InputError(f"--minutes must be > 0, got {self.minutes}")
+        if self.batch < 2:
+            raise InputError(f"--batch must be >= 2, got {self.batch}")
+
+
+class Trainer:
+    """The network, its exponential mean, its optimiser, and what is needed to go on."""
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.device = device
+        self.network = SkyNetwork().to(device, memory_format=torch.channels_last)
+        self.mean = SkyNetwork().to(device, memory_format=torch.channels_last).eval()
+        self.mean.load_state_dict(self.network.state_dict())
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.rate, weight_decay=config.decay
+        )
+        self.step = 0
+        self.seconds = 0.0
+
+    def train_batch(self, batch: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str, float]:
+        """One step on (rgb, alpha, weight) of `Augmenter.batch`; returns the loss terms."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        rgb = torch.from_numpy(batch[0]).permute(0, 3, 1, 2).to(self.device).float() / 255
+        alpha, weight = (
+            torch.from_numpy(v)[:, None].to(self.device).float() / 255 for v in batch[1:]
+        )
+        self.network.train()
+        with torch.autocast(self.device.type, torch.bfloat16):
+            logits, coarse = self.network.both(rgb)
+        terms = loss_terms(logits.float(), coarse.float(), alpha, weight)
+        total = torch.stack([LOSS_WEIGHTS[name] * term for name, term in terms.items()]).sum()
+        if not torch.isfinite(total):
+            values = {name: float(term.detach()) for name, term in terms.items()}
+            raise FloatingPointError(f"step {self.step}: loss is not finite: {values}")
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        self.step += 1
+        self._update_mean()
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+    def rate(self) -> float:
+        """Learning rate now: linear rise, then a cosine down to `final_rate`."""
+        config = self.config
+        share = min(1.0, self.seconds / (60 * config.minutes))
+        if share < config.warmup:
+            return config.rate * max(share, 1e-3) / config.warmup
+        fall = 0.5 + 0.5 * math.cos(math.pi * (share - config.warmup) / (1 - config.warmup))
+        return config.final_rate + (config.rate - config.final_rate) * fall
+
+    def _update_mean(self) -> None:
+        decay = min(self.config.mean_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            now = self.network.state_dict()
+            for key, value in self.mean.state_dict().items():
+                if value.is_floating_point():
+                    value.lerp_(now[key], 1 - decay)
+
+    def save(self, path: Path) -> None:
+        state = {
+            "network": self.network.state_dict(),
+            "mean": self.mean.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        partial = path.with_name(path.name + ".partial")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.mean.load_state_dict(state["mean"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def loss_terms(logits: Tensor, coarse: Tensor, alpha: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    """The terms that `LOSS_WEIGHTS` weighs, by name."""
+    return {
+        "cross_entropy": losses.cross_entropy(logits, alpha, weight),
+        "absolute": losses.absolute(logits, alpha, weight),
+        "overlap": losses.overlap(logits, alpha, weight),
+        "edges": losses.edges(logits, alpha, weight),
+        "coarse": losses.coarse_cross_entropy(coarse, alpha, weight),
+    }
+
+
+def held_out_scores(network: SkyNetwork, pairs: list[Pair], side_px: int = 256) -> dict[str, float]:
+    """Mean IoU by domain (pictures with sky) and false sky of the network alone, unrefined."""
+    network.eval()
+    device = next(network.parameters()).device
+    scores: dict[str, list[float]] = {}
+    for pair in pairs:
+        size = fitting_size(Size(*pair.alpha.shape), side_px, STRIDE_PX)
+        small = cv2.resize(pair.rgb, size.wh, interpolation=cv2.INTER_AREA)
+        rgb = torch.from_numpy(small).permute(2, 0, 1)[None].to(device).float() / 255
+        with torch.inference_mode():
+            matte = torch.sigmoid(network(rgb))[0, 0].cpu().numpy()
+        truth = pair.alpha > 127
+        found = cv2.resize(matte, truth.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+        if truth.any():
+            iou = (truth & found).sum() / (truth | found).sum()
+            scores.setdefault(pair.domain, []).append(float(iou))
+        else:
+            scores.setdefault("false_sky", []).append(float(found.mean()))
+    return {name: round(float(np.mean(values)), 4) for name, values in sorted(scores.items())}
+
+
+class BatchStream:
+    """Draws batches in a thread, a few ahead of the network."""
+
+    def __init__(self, augmenter: Augmenter, batch: int, seed: int) -> None:
+        self.sizes = EARLY_SIZES
+        """What is drawn from; the trainer sets it."""
+        self._queue: queue.Queue[tuple[np.ndarray, np.ndarray, np.ndarray]] = queue.Queue(3)
+        rng = np.random.default_rng(seed)
+
+        def fill() -> None:
+            while True:
+                size = self.sizes[rng.integers(len(self.sizes))]
+                self._queue.put(augmenter.batch(batch, size))
+
+        self._thread = threading.Thread(target=fill, daemon=True)
+        self._thread.start()
+
+    def next(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The next batch; fails when the drawing thread has died."""
+        while True:
+            try:
+                return self._queue.get(timeout=10)
+            except queue.Empty:
+                if not self._thread.is_alive():
+                    raise RuntimeError("the thread that draws batches has stopped") from None
+
+
+def train(trainer: Trainer, stream: BatchStream, held_out: list[Pair], out: Path) -> None:
+    """Train until the time budget is used up; write checkpoints, weights and `log.jsonl`."""
+    config = trainer.config
+    checkpoint = out / "checkpoint.pt"
+    sums: dict[str, float] = {}
+    steps = 0
+    last = saved = time.monotonic()
+    while trainer.seconds < 60 * config.minutes:
+        early = trainer.seconds < 60 * config.minutes * config.early
+        stream.sizes = EARLY_SIZES if early else BATCH_SIZES
+        for name, value in trainer.train_batch(stream.next()).items():
+            sums[name] = sums.get(name, 0.0) + value
+        steps += 1
+        now = time.monotonic()
+        trainer.seconds += now - last
+        last = now
+        if now - saved < config.checkpoint_s and trainer.seconds < 60 * config.minutes:
+            continue
+        trainer.save(checkpoint)
+        save_weights(trainer.mean, out / "weights.safetensors")
+        line = {
+            "step": trainer.step,
+            "minutes": round(trainer.seconds / 60, 2),
+            "rate": trainer.rate(),
+            "images_per_s": round(steps * config.batch / (now - saved), 1),
+            "loss": {name: round(value / steps, 5) for name, value in sums.items()},
+            "held_out": held_out_scores(trainer.mean, held_out),
+        }
+        log.info("%s", json.dumps(line))
+        with (out / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        sums, steps, saved = {}, 0, now
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train the sky matting network from scratch.")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/images, masks")
+    parser.add_argument("--skies", type=Path, nargs="*", default=[], help="folders of sky pictures")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoints, weights and log")
+    parser.add_argument("--minutes", type=float, default=90.0, help="time budget (default 90)")
+    parser.add_argument("--batch", type=int, default=16, help="pictures a step (default 16)")
+    parser.add_argument("--rate", type=float, default=2e-3, help="highest rate (default 2e-3)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda (default cpu)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--all", action="store_true", help="train on the held-out part too")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
+    cv2.setNumThreads(1)
+    config = TrainConfig(
+        minutes=arguments.minutes,
+        batch=arguments.batch,
+        rate=arguments.rate,
+        seed=arguments.seed,
+    )
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    pairs = load_pairs(arguments.data, "train")
+    kept, held_out = hold_out(pairs)
+    used = pairs if arguments.all else kept
+    trainer = Trainer(config, torch.device(arguments.device))
+    checkpoint = arguments.out / "checkpoint.pt"
+    if checkpoint.is_file():
+        trainer.load(checkpoint)
+        log.info("going on from step %d, %.1f min", trainer.step, trainer.seconds / 60)
+    log.info("%d pictures to train on, %d held out", len(used), len(held_out))
+    rng = np.random.default_rng([config.seed, trainer.step])
+    augmenter = Augmenter(used, load_skies(arguments.skies), rng)
+    train(trainer, BatchStream(augmenter, config.batch, trainer.step), held_out, arguments.out)
+
+
+if __name__ == "__main__":
+    run_script(main)
