@@ -13,7 +13,9 @@ renders the demo clip.
 
 from __future__ import annotations
 
+import argparse
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +25,7 @@ import numpy as np
 
 from atlas.clip import ClipInfo, LayerInfo, write_info, write_rgb
 from atlas.coords import Size, pixel_grid
+from atlas.errors import InputError, run_script
 from atlas.mapping import (
     BakedMapping,
     FrameMapping,
@@ -32,6 +35,9 @@ from atlas.mapping import (
     write_baked,
 )
 from tests.scene_motion import Camera, Motion
+
+STRIP_ROWS = 48
+"""Frames are rendered in strips that fit the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +112,16 @@ class Scene:
         n = self.supersample
         out = np.zeros((self.size.height * n, self.size.width * n, 3), np.float32)
         fine = Size(*out.shape[:2])
+        grid = pixel_grid(self.size, fine)
         for i in reversed(range(len(self.layers))):
             layer = self.layers[i]
-            window = self._window(i, t, fine)
-            if window is None:
-                continue
-            rows, columns = window
-            xy = pixel_grid(self.size, fine)[rows, columns]
-            rgba = self._sample(i, textures[layer.name], layer.motion.to_canvas(t, xy))
-            below = out[rows, columns]
-            out[rows, columns] = rgba[..., :3] * layer.gain[t] + below * (1 - rgba[..., 3:])
+            top, bottom, left, right = self._window(i, t, fine)
+            for start in range(top, bottom, STRIP_ROWS):
+                part = slice(start, min(start + STRIP_ROWS, bottom)), slice(left, right)
+                uv = layer.motion.to_canvas(t, grid[part])
+                rgba = self._sample(i, textures[layer.name], uv)
+                below = out[part] * (1 - rgba[..., 3:])
+                out[part] = rgba[..., :3] * np.float32(layer.gain[t]) + below
         return box_down(out, n)
 
     def alpha_at(self, i: int, t: int, xy_px: np.ndarray) -> np.ndarray:
@@ -184,28 +190,28 @@ class Scene:
     def _sample(self, i: int, texture: np.ndarray, uv: np.ndarray) -> np.ndarray:
         bottom = i == len(self.layers) - 1
         border = cv2.BORDER_REPLICATE if bottom else cv2.BORDER_CONSTANT
-        # nan marks points behind the camera: nothing is seen there
-        at = np.nan_to_num(uv, nan=-1e4).astype(np.float32)
+        at = uv.astype(np.float32)
+        np.copyto(at, -1e4, where=np.isnan(at))  # points behind the camera see nothing
         return cv2.remap(texture, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=border)
 
-    def _window(self, i: int, t: int, fine: Size) -> tuple[slice, slice] | None:
-        """The part of a `fine` picture of frame `t` that the layer can reach; None: nowhere."""
+    def _window(self, i: int, t: int, fine: Size) -> tuple[int, int, int, int]:
+        """Rows [top, bottom) and columns [left, right) of a `fine` frame the layer can reach."""
         layer = self.layers[i]
         if i == len(self.layers) - 1:
-            return slice(0, fine.height), slice(0, fine.width)
+            return 0, fine.height, 0, fine.width
         u = np.linspace(-1, layer.canvas.width, 65)
         v = np.linspace(-1, layer.canvas.height, 65)
         grid = np.stack(np.meshgrid(u, v), axis=-1)
         xy = layer.motion.to_frame(t, grid)
         if not np.isfinite(xy).all():
-            return slice(0, fine.height), slice(0, fine.width)
+            return 0, fine.height, 0, fine.width
         # 65 steps follow a bend closely; 3 % of the extent covers what lies between them
         slack = 3 + 0.03 * np.ptp(xy, axis=(0, 1)) * (layer.motion.bend is not None)
         scale = fine.width / self.size.width
         low, high = (xy.min((0, 1)) - slack) * scale, (xy.max((0, 1)) + slack) * scale
         x0, y0 = np.clip(np.floor(low), 0, [fine.width, fine.height]).astype(int)
         x1, y1 = np.clip(np.ceil(high) + 1, 0, [fine.width, fine.height]).astype(int)
-        return (slice(y0, y1), slice(x0, x1)) if x1 > x0 and y1 > y0 else None
+        return int(y0), int(y1), int(x0), int(x1)
 
     def _grain(self, t: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, 4711, t])
@@ -260,7 +266,9 @@ def write_truth(scene: Scene, folder: Path) -> BakedMapping:
         of rendering. The exact edited frame is, up to the difference between a pixel's mean and
         its centre: frame + sum over layers of share * gain * (edited - original texture at uv).
     """
-    mapping = write_baked(folder, scene.mapping())
+    whole = folder
+    folder = whole.with_name(whole.name + ".new")
+    write_baked(folder, scene.mapping())
     for layer in scene.layers:
         rgba = np.rint(layer.texture * 255).astype(np.uint8)
         write_rgb(folder / f"texture_{layer.name}.png", rgba)
@@ -272,7 +280,9 @@ def write_truth(scene: Scene, folder: Path) -> BakedMapping:
         "supersample": scene.supersample,
     }
     (folder / "truth.json").write_text(json.dumps(truth), encoding="utf-8")
-    return mapping
+    shutil.rmtree(whole, ignore_errors=True)
+    folder.rename(whole)
+    return BakedMapping(whole)
 
 
 def write_clip(scene: Scene, folder: Path, *, merged: bool = False) -> Path:
@@ -319,3 +329,38 @@ def write_clip(scene: Scene, folder: Path, *, merged: bool = False) -> Path:
     )
     write_info(folder, info)
     return folder
+
+
+def main() -> None:
+    from tests.demo_scene import demo_scene, write_demo  # it builds on this module
+
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.synthetic",
+        description="Render the demo clip: a balloon over a meadow, a hand-held pan, sound.",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="video to write, e.g. demo.mp4")
+    parser.add_argument("--truth", type=Path, help="folder for the exact mapping and textures")
+    parser.add_argument("--size", default="854x480", help="WIDTHxHEIGHT, pixels (default 854x480)")
+    parser.add_argument("--frames", type=int, default=72, help="number of frames (default 72)")
+    parser.add_argument("--fps", type=float, default=24.0, help="frames per second (default 24)")
+    args = parser.parse_args()
+    try:
+        width, height = (int(n) for n in args.size.lower().split("x"))
+    except ValueError as err:
+        raise InputError(f"--size: found {args.size!r}, wanted WIDTHxHEIGHT, as 854x480") from err
+    if min(width, height) < 64:
+        raise InputError(f"--size: found {args.size}, wanted at least 64 pixels each way")
+    if args.frames < 1:
+        raise InputError(f"--frames: found {args.frames}, wanted at least 1")
+    if not args.fps > 0:
+        raise InputError(f"--fps: found {args.fps}, wanted more than 0")
+    scene = demo_scene(Size(height, width), args.frames, args.fps)
+    write_demo(scene, args.out)
+    print(args.out)
+    if args.truth:
+        write_truth(scene, args.truth)
+        print(args.truth)
+
+
+if __name__ == "__main__":
+    run_script(main)

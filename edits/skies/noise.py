@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import scipy.fft
 
 
 def spectral_noise(
@@ -27,6 +28,25 @@ def spectral_noise(
     amplitude[0, 0] = 0
     spectrum = np.fft.rfft2(rng.standard_normal((side, side))) * amplitude
     noise = np.fft.irfft2(spectrum, s=(side, side))
+    return (noise / noise.std()).astype(np.float32)
+
+
+def spectral_volume(
+    shape: tuple[int, int, int], rng: np.random.Generator, *, slope: float, longest: float
+) -> np.ndarray:
+    """`spectral_noise` in three dimensions: (D, S, S) float32, mean 0, deviation 1, tiling.
+
+    A slice through it looks like `spectral_noise` of the same slope and `longest` (share of S).
+    """
+    side = shape[2]
+    axes = [np.fft.fftfreq(n).astype(np.float32) for n in shape[:2]]
+    fx = np.fft.rfftfreq(side).astype(np.float32)
+    squared = axes[0][:, None, None] ** 2 + axes[1][None, :, None] ** 2 + fx**2
+    squared[0, 0, 0] = 1
+    amplitude = squared ** (-(slope + 0.5) / 2) * (squared >= (1 / (longest * side)) ** 2)
+    amplitude[0, 0, 0] = 0
+    spectrum = scipy.fft.rfftn(rng.standard_normal(shape, np.float32), workers=2) * amplitude
+    noise = scipy.fft.irfftn(spectrum, s=shape, workers=2)
     return (noise / noise.std()).astype(np.float32)
 
 
