@@ -14,22 +14,23 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.optimize import least_squares
-from scipy.sparse import csr_matrix
 
 from atlas.coords import Size, apply_homography
+from atlas.gauge_fit import (
+    Correspondences,
+    bilinear_grid,
+    first_homography,
+    refine_homography,
+    smooth_residual,
+)
 from atlas.mapping import FrameMapping, Layer, LayerMapping
 from atlas.metrics import local_jacobian, texels_to_px
 
-SAMPLES_PER_FRAME = 400
+SAMPLES_PER_FRAME = 200
 """Correspondences a frame gives at most, so that every frame counts alike."""
 FRAMES_AT_MOST = 100
 """Frames looked at by `fit_gauge`, evenly spread."""
-ROBUST_PX = 1.0
-"""Residual beyond which a correspondence pulls less and less; pixels of the frame. Where mappings
-differ by more throughout, twice the median residual."""
 _VISIBLE = 0.9
-_GRID = 9
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Gauge:
         """(..., 2) texels on canvas a to (..., 2) float32 texels on canvas b; nan past infinity."""
         out = apply_homography(self.matrix, uv.astype(np.float64))
         if self.residual is not None:
-            out += _bilinear_grid(self.residual, uv, self.a)
+            out += bilinear_grid(self.residual, uv, self.a)
         return out.astype(np.float32)
 
     def inverse(self, uv: np.ndarray) -> np.ndarray:
@@ -64,20 +65,8 @@ class Gauge:
         found = apply_homography(back, uv)
         if self.residual is not None:
             for _ in range(20):
-                found = apply_homography(back, uv - _bilinear_grid(self.residual, found, self.a))
+                found = apply_homography(back, uv - bilinear_grid(self.residual, found, self.a))
         return found.astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Correspondences:
-    """The same spots of a layer on both canvases.
-
-    uv_a, uv_b: (N, 2) float64 texels. jacobian_b: (N, 2, 2) float64, d uv_b / d frame pixel.
-    """
-
-    uv_a: np.ndarray
-    uv_b: np.ndarray
-    jacobian_b: np.ndarray
 
 
 class GaugeFit:
@@ -137,11 +126,11 @@ class GaugeFit:
         pairs = self.correspondences()
         if len(pairs.uv_a) < 8:
             return None
-        matrix = _refine(pairs, _first_guess(pairs))
+        matrix = refine_homography(pairs, first_homography(pairs))
         gauge = Gauge(matrix, self._a.canvas, self._b.canvas)
         if not smooth:
             return gauge
-        return Gauge(matrix, gauge.a, gauge.b, _smooth_residual(pairs, gauge))
+        return Gauge(matrix, gauge.a, gauge.b, smooth_residual(pairs, matrix, gauge.a))
 
 
 def fit_gauge(
@@ -261,128 +250,3 @@ def spread(count: int, at_most: int) -> list[int]:
     if count <= at_most:
         return list(range(count))
     return sorted({round(i) for i in np.linspace(0, count - 1, at_most)})
-
-
-def _first_guess(pairs: Correspondences) -> np.ndarray:
-    """(3, 3): robust homography; an affinity where the points do not span one."""
-    a, b = pairs.uv_a, pairs.uv_b
-    threshold = 3 * _texels_per_px(pairs)
-    matrix, inliers = cv2.findHomography(a, b, cv2.USAC_MAGSAC, threshold, maxIters=5000)
-    if matrix is not None and inliers.sum() >= max(8, 0.3 * len(a)):
-        return matrix
-    ones = np.column_stack([a, np.ones(len(a))])
-    solution = np.linalg.lstsq(ones, b, rcond=1e-9)[0].T
-    return np.vstack([solution, [0, 0, 1]])
-
-
-def _texels_per_px(pairs: Correspondences) -> float:
-    return float(np.median(np.sqrt(np.abs(np.linalg.det(pairs.jacobian_b)))))
-
-
-def _refine(pairs: Correspondences, matrix: np.ndarray) -> np.ndarray:
-    """Robust least squares of J_b^-1 (H uv_a - uv_b), px, over the homography's 8 numbers.
-
-    Geman and McClure's loss, started from the consensus of `_first_guess`. Positions are centred
-    and scaled first (Hartley 1997).
-    """
-    norm_a, norm_b = _normaliser(pairs.uv_a), _normaliser(pairs.uv_b)
-    a = apply_homography(norm_a, pairs.uv_a)
-    b = apply_homography(norm_b, pairs.uv_b)
-    to_px = np.linalg.inv(pairs.jacobian_b) / norm_b[0, 0]
-    start = norm_b @ matrix @ np.linalg.inv(norm_a)
-    if not np.all(np.isfinite(start)) or abs(start[2, 2]) < 1e-9:
-        start = np.eye(3)
-    start = start / start[2, 2]
-
-    def residual(numbers: np.ndarray) -> np.ndarray:
-        h = np.append(numbers, 1.0).reshape(3, 3)
-        w = a @ h[2, :2] + h[2, 2]
-        w = np.where(np.abs(w) > 1e-6, w, 1e-6)
-        moved = (a @ h[:2, :2].T + h[:2, 2]) / w[:, None]
-        return np.einsum("nij,nj->ni", to_px, moved - b).ravel()
-
-    begin = start.ravel()[:8]
-    spread_px = float(np.median(np.linalg.norm(residual(begin).reshape(-1, 2), axis=1)))
-    numbers = least_squares(
-        residual,
-        begin,
-        loss=_geman_mcclure,  # pyright: ignore[reportArgumentType]
-        f_scale=max(ROBUST_PX, 2 * spread_px),
-        x_scale="jac",
-        xtol=1e-12,
-        ftol=1e-12,
-        max_nfev=60,
-    ).x
-    refined = np.linalg.inv(norm_b) @ np.append(numbers, 1.0).reshape(3, 3) @ norm_a
-    return refined / refined[2, 2]
-
-
-def _geman_mcclure(z: np.ndarray) -> np.ndarray:
-    """(3, N): z / (1 + z) and its two derivatives: far outliers do not pull at all."""
-    return np.stack([z / (1 + z), (1 + z) ** -2.0, -2 * (1 + z) ** -3.0])
-
-
-def _normaliser(points: np.ndarray) -> np.ndarray:
-    """(3, 3): moves points to mean 0 and mean distance about 1."""
-    centre = points.mean(0)
-    scale = 1 / max(float(np.linalg.norm(points - centre, axis=1).mean()), 1e-6)
-    return np.array([[scale, 0, -scale * centre[0]], [0, scale, -scale * centre[1]], [0, 0, 1]])
-
-
-def _smooth_residual(pairs: Correspondences, gauge: Gauge) -> np.ndarray:
-    """(9, 9, 2): node values of the bilinear grid, least squares with a membrane that ties nodes.
-
-    Reweighted five times by Geman-McClure's weight of the residual in px.
-    """
-    weights_of_nodes = _grid_weights(pairs.uv_a, gauge.a)
-    wanted = pairs.uv_b - gauge(pairs.uv_a)
-    inverse = np.linalg.inv(pairs.jacobian_b)
-    nodes = np.zeros((_GRID * _GRID, 2))
-    for _ in range(5):
-        left = np.einsum("nij,nj->ni", inverse, wanted - weights_of_nodes @ nodes)
-        weight = 1 / (1 + np.square(left).sum(1) / ROBUST_PX**2)
-        weighted = weights_of_nodes.multiply(weight[:, None]).tocsr()
-        tie = 1e-3 * weight.sum() / _GRID**2  # per node, against that node's share of the data
-        normal = (weights_of_nodes.T @ weighted).toarray() + tie * _membrane()
-        nodes = np.linalg.solve(normal, weighted.T @ wanted)
-    return nodes.reshape(_GRID, _GRID, 2).astype(np.float32)
-
-
-def _grid_position(uv: np.ndarray, canvas: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Lower node (..., 2) int and fraction (..., 2) of texel positions on the residual's grid."""
-    span = np.maximum(np.array(canvas.wh, np.float64) - 1, 1)
-    at = np.clip(np.nan_to_num(uv / span) * (_GRID - 1), 0, _GRID - 1)
-    low = np.minimum(at.astype(int), _GRID - 2)
-    return low, at - low
-
-
-def _bilinear_grid(grid: np.ndarray, uv: np.ndarray, canvas: Size) -> np.ndarray:
-    """(..., 2) float64: the residual at (..., 2) texels of canvas a; its border continued."""
-    low, f = _grid_position(uv, canvas)
-    x, y = low[..., 0], low[..., 1]
-    fx, fy = f[..., :1], f[..., 1:]
-    top = grid[y, x] * (1 - fx) + grid[y, x + 1] * fx
-    bottom = grid[y + 1, x] * (1 - fx) + grid[y + 1, x + 1] * fx
-    return top * (1 - fy) + bottom * fy
-
-
-def _grid_weights(uv: np.ndarray, canvas: Size) -> csr_matrix:
-    """(N, G * G): row n holds the bilinear weights of the nodes round (N, 2) `uv`."""
-    low, f = _grid_position(uv, canvas)
-    rows, columns, values = [], [], []
-    for dx in (0, 1):
-        for dy in (0, 1):
-            rows.append(np.arange(len(uv)))
-            columns.append((low[:, 1] + dy) * _GRID + low[:, 0] + dx)
-            wx = f[:, 0] if dx else 1 - f[:, 0]
-            wy = f[:, 1] if dy else 1 - f[:, 1]
-            values.append(wx * wy)
-    entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
-    return csr_matrix(entries, shape=(len(uv), _GRID * _GRID))
-
-
-def _membrane() -> np.ndarray:
-    """(G * G, G * G): sum of squared differences of neighbouring nodes, as a quadratic form."""
-    step = np.diff(np.eye(_GRID), axis=0)
-    along = step.T @ step
-    return np.kron(np.eye(_GRID), along) + np.kron(along, np.eye(_GRID))

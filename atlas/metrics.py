@@ -264,13 +264,18 @@ class WarpError:
         self.squared_sum, self.pixel_count = 0.0, 0
         self.drift_px = Quantiles()
 
+    @property
+    def usable(self) -> bool:
+        """False where the layer is never seen (scale nan) or has collapsed (scale 0)."""
+        return self._texels_per_px > 0
+
     def picture(self, uv: np.ndarray) -> np.ndarray:
         """(H, W) float32: the checkerboard seen through one layer's (H, W, 2) uv."""
         return checkerboard(uv, self._square, self._blur)
 
     def add(self, first: FrameMapping, second: FrameMapping, motion: HeldOutFlow) -> None:
         """Add one pair of frames; all at one size."""
-        if not self._texels_per_px > 0:  # nan: the layer is never seen; 0: it has collapsed
+        if not self.usable:
             return
         uv_a, uv_b = first.uv[self.layer], second.uv[self.layer]
         seen_a, seen_b = clearly_visible(first, self.layer), clearly_visible(second, self.layer)
@@ -281,11 +286,13 @@ class WarpError:
         y, x, at = y[keep], x[keep], at[keep]
         if len(x) == 0:
             return
-        uv_at = sample_bilinear(uv_b, at)
-        difference = self.picture(uv_at) - self.picture(uv_a[y, x])
+        uv_at, uv_here = sample_bilinear(uv_b, at), uv_a[y, x]
+        drift_px = texels_to_px(uv_at - uv_here, local_jacobian(uv_a)[y, x])
+        self.drift_px.add(np.nan_to_num(drift_px, nan=np.inf))
+        finite = np.isfinite(uv_at).all(-1) & np.isfinite(uv_here).all(-1)
+        difference = self.picture(uv_at[finite]) - self.picture(uv_here[finite])
         self.squared_sum += float(np.square(difference, dtype=np.float64).sum())
-        self.pixel_count += len(x)
-        self.drift_px.add(texels_to_px(uv_at - uv_a[y, x], local_jacobian(uv_a)[y, x]))
+        self.pixel_count += len(difference)
 
     @property
     def rms(self) -> float | None:
