@@ -49,7 +49,7 @@ VOTE_FRAMES = 3
 MIN_AREA = 0.0008
 """Smallest region, as a share of the picture."""
 MIN_SHARE = 0.2
-"""Objects whose strength (motion times area, over all frames) is below this share of the
+"""Objects whose strength (squared speed, summed over pixels and frames) is below this share of the
 strongest's are dropped."""
 
 
@@ -176,7 +176,8 @@ def regions_of(speed: np.ndarray) -> list[Instance]:
     Two steps: what is above the noise falls into parts; each part is then cut at `CUT_RATIO` of
     the speed of its fastest `PEAK_AREA` (of the picture), so that a slow thing beside a fast one is
     kept, and wakes, parallax and flow smeared over the edge are left behind.
-    The score of a region is its summed speed, so that large and fast things count most.
+    The score of a region is its summed squared speed: fast counts more than large, since what
+    parallax leaves (near branches, poles) is often large but seldom fast.
 
     Args:
         speed: (H, W) float32, px per frame.
@@ -191,7 +192,7 @@ def regions_of(speed: np.ndarray) -> list[Instance]:
         for inside, _ in _connected(fast, MIN_AREA * speed.size):
             x, y, w, h = cv2.boundingRect(inside.astype(np.uint8))
             box = (float(x), float(y), float(x + w), float(y + h))
-            score = float(speed[inside].sum())
+            score = float((speed[inside] ** 2).sum())
             found.append(Instance(inside.astype(np.float32), score, box, "moving"))
     return found
 
