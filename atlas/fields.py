@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from atlas.config import MlpConfig, NetworksConfig
+from atlas.coords import Size, frame_to_unit, pixel_to_unit, unit_to_pixel
 
 ALPHA_FLOOR = 0.001
 ALPHA_SPAN = 0.99
@@ -182,3 +183,53 @@ class LayerFields(nn.Module):
 def parameter_count(module: nn.Module) -> int:
     """Number of trainable values."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The box of space and time on which a clip's fields are fitted.
+
+    size: frame size whose longer side spans [-1, 1], pixels.
+    frame_count: number of frames that span [-1, 1].
+    """
+
+    size: Size
+    frame_count: int
+
+    @classmethod
+    def of_original_program(cls, size: Size, frame_count: int) -> Domain:
+        """The authors' program divides by the longer side L and by T, not by L - 1 and T - 1."""
+        return cls(Size(size.height + 1, size.width + 1), frame_count + 1)
+
+    def to_unit(self, xyt_px: Tensor) -> Tensor:
+        """(N, 3) pixels, pixels and frames -> (N, 3) unit positions."""
+        xy = pixel_to_unit(xyt_px[:, :2], self.size)
+        t = frame_to_unit(xyt_px[:, 2:], self.frame_count)
+        return torch.cat([xy, t], dim=-1)
+
+    def px_per_unit(self) -> float:
+        """Frame pixels that one unit of x or y stands for."""
+        ends = unit_to_pixel(torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=torch.float64), self.size)
+        return float(ends[1, 0] - ends[0, 0])
+
+
+@dataclass(frozen=True)
+class UvWindow:
+    """The square of a layer's uv that its canvas shows."""
+
+    center_u: float
+    center_v: float
+    half_edge: float
+    """Half the side, uv units, > 0."""
+
+    def to_window(self, uv: Tensor) -> Tensor:
+        """(..., 2) uv -> (..., 2), the window spanning [-1, 1]."""
+        return (uv - uv.new_tensor([self.center_u, self.center_v])) / self.half_edge
+
+    def from_window(self, position: Tensor) -> Tensor:
+        """Inverse of `to_window`."""
+        return position * self.half_edge + position.new_tensor([self.center_u, self.center_v])
+
+
+WHOLE_UV = UvWindow(0.0, 0.0, 1.0)
+"""All that a mapping can reach."""

@@ -1,0 +1,203 @@
+"""Fit layered atlases to a clip folder made by `python -m preprocess`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from atlas.clip import Clip
+from atlas.config import TrainConfig, load_config, save_config
+from atlas.config_io import to_yaml
+from atlas.errors import InputError, run_script
+from atlas.run import clip_hash, current_commit, machine_name, read_run_info, write_run_info
+from atlas.tracking import TensorBoardTracker, Tracker
+
+log = logging.getLogger(__name__)
+
+EXAMPLES = """\
+examples:
+  python train.py data/swan --out runs/swan
+  python train.py data/swan --out runs/swan --resume
+  python train.py data/swan --out runs/quick --budget 120 --set loss.flow.weight=2
+  python train.py data/swan --out runs/paper --config configs/lna.yaml --device cuda
+  tensorboard --logdir runs
+
+The keys of --set, with meaning, unit and range, are the fields of TrainConfig in atlas/config.py;
+every run folder's config.yaml lists them all with their values.
+"""
+RUN_FILES = (
+    "run.json",
+    "config.yaml",
+    "checkpoint.safetensors",
+    "textures.safetensors",
+    "contact.png",
+    "atlas_*.png",
+    "events.out.tfevents.*",
+)
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("clip", type=Path, help="clip folder made by preprocess, data/NAME")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="run folder to make, runs/NAME"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="YAML",
+        help="preset, such as configs/lna.yaml for the published recipe (default: the fast "
+        "recipe, configs/default.yaml; with --resume: the run's own)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one value, such as loss.flow.weight=2; may be repeated, the last one wins",
+    )
+    parser.add_argument(
+        "--device", metavar="NAME", help="auto (CUDA where there is one), cpu, cuda or cuda:N"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="of every random generator, >= 0")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="end the fit after this long and keep what there is",
+    )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out, if there is one"
+    )
+    existing.add_argument(
+        "--overwrite", action="store_true", help="delete the run in --out and start again"
+    )
+    return parser.parse_args(arguments)
+
+
+def resolve_config(options: argparse.Namespace) -> TrainConfig:
+    """Preset, then --set in order, then the options that have a name of their own."""
+    path = options.config
+    if path is None and options.resume and (options.out / "config.yaml").is_file():
+        path = options.out / "config.yaml"
+    named = {"device": options.device, "seed": options.seed, "budget_s": options.budget}
+    overrides = [f"{key}={value}" for key, value in named.items() if value is not None]
+    return load_config(path, [*options.set, *overrides])
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a config's `device` means on this machine."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise InputError(f"device {name}: PyTorch sees no CUDA device here; use --device cpu")
+        index, count = int(name.partition(":")[2] or 0), torch.cuda.device_count()
+        if index >= count:
+            raise InputError(
+                f"device {name}: PyTorch sees {count} CUDA devices, the last is cuda:{count - 1}"
+            )
+    return torch.device(name)
+
+
+def prepare_folder(folder: Path, clip: Clip, *, resume: bool, overwrite: bool) -> None:
+    """Make the run folder, or refuse one that holds something else."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; --out wants a folder")
+    inside = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+    if inside and not inside & {"run.json", "config.yaml"}:
+        raise InputError(f"{folder}: holds files but no run; choose another --out")
+    if inside and not (resume or overwrite):
+        raise InputError(
+            f"{folder}: already holds a run; add --resume to go on with it or --overwrite to "
+            "start again"
+        )
+    if inside and resume and "run.json" in inside:
+        info = read_run_info(folder)
+        if info.clip_sha256 != clip_hash(clip):
+            raise InputError(
+                f"{folder}: was fitted to another state of {info.clip_folder}; use --overwrite or "
+                "another --out"
+            )
+    if inside and overwrite:
+        for pattern in RUN_FILES:
+            for path in folder.glob(pattern):
+                path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def fit(clip: Clip, config: TrainConfig, folder: Path, resume: bool, tracker: Tracker) -> None:
+    """Run the recipe that the config names."""
+    device = choose_device(config.device)
+    if config.recipe == "lna":
+        from atlas.lna_fit import fit_lna as fit_recipe
+    else:
+        from atlas.fit import fit_layered as fit_recipe
+    fit_recipe(clip, config, folder, device=device, resume=resume, tracker=tracker)
+
+
+def peak_memory_mb() -> float | None:
+    """Largest resident size of this process so far; None where the system does not tell."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
+def seconds_before(folder: Path) -> float:
+    """What a run that is resumed has taken before; its last interrupted part is not known."""
+    if not (folder / "run.json").is_file():
+        return 0.0
+    seconds = read_run_info(folder).seconds
+    return float(seconds.get("train", seconds.get("fit", 0.0)))
+
+
+def main() -> None:
+    options = parse_arguments()
+    start_s = time.monotonic()
+    config = resolve_config(options)
+    choose_device(config.device)  # complain before anything is written
+    clip = Clip(options.clip)
+    clip.check()
+    prepare_folder(options.out, clip, resume=options.resume, overwrite=options.overwrite)
+    earlier_s = seconds_before(options.out) if options.resume else 0.0
+    save_config(config, options.out / "config.yaml")
+    try:
+        with TensorBoardTracker(options.out) as tracker:
+            tracker.text("config", to_yaml(config))
+            fit(clip, config, options.out, options.resume, tracker)
+    except KeyboardInterrupt:
+        print("interrupted; add --resume to go on", file=sys.stderr)
+        sys.exit(130)
+    info = read_run_info(options.out)
+    info = dataclasses.replace(
+        info,
+        seed=config.seed,
+        commit=current_commit(),
+        machine=machine_name(),
+        complete=True,
+        seconds=info.seconds | {"train": round(earlier_s + time.monotonic() - start_s, 2)},
+        peak_memory_mb=peak_memory_mb(),
+    )
+    write_run_info(options.out, info)
+    psnr = info.metrics.get("psnr_db")
+    quality = "" if psnr is None else f", PSNR {psnr:.2f} dB"
+    print(f"{options.out}: {config.recipe} fit of {clip.name}{quality}, {info.seconds['train']} s")
+
+
+if __name__ == "__main__":
+    run_script(main)
