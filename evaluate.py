@@ -19,15 +19,17 @@ from atlas.clip import FRAME_SUFFIXES, Clip
 from atlas.errors import InputError, run_script
 from atlas.evaluation import Measurement, Scores, peak_memory_mb
 from atlas.gauge import spread
+from atlas.mapping import LayerMapping
 from atlas.metrics import CHECKERBOARD_BLUR_PX, CHECKERBOARD_SQUARES
 from atlas.progress import progress
 from atlas.report import REPORT_VERSION, TITLES, Gallery, SideBySide, staged, write_report
 from atlas.run import Run, clip_hash, current_commit, machine_name, open_run
 from atlas.survey import Contender, FirstFrames, Survey, survey
-from atlas.texture import splat
+from atlas.texture import SplatOptions, splat
 from atlas.truth import open_truth
 from edits.recipe import LayerPaint, SkyEdit
 from edits.shared import CheckerPaint, PlacedEdit, place_edit
+from preprocess.fastpath import FastPathMapping
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +140,8 @@ def make_contenders(
             log.warning("%s: the fast path is left out", message)
         else:
             fast = FirstFrames(fast, count)
-            with progress(None, None, "fast path: textures") as bar:
+            total = count * (SplatOptions().sharpen_steps + 1)
+            with progress(None, total, "fast path: textures") as bar:
 
                 def frames(t: int) -> np.ndarray:
                     bar.advance()
@@ -154,13 +157,11 @@ def fast_kind(clip: Clip) -> str:
     return "sky matte and camera track" if SKY_LAYER in clip.layer_names else "base motion"
 
 
-def fast_mapping(run: Run, clip: Clip):
+def fast_mapping(run: Run, clip: Clip) -> LayerMapping | None:
     """What needs no fit: matte and camera track under a sky, else the run's base homographies."""
     if SKY_LAYER not in clip.layer_names:
         return run.base
-    from preprocess.fastpath import FastPathMapping
-
-    return FastPathMapping(clip.size, clip.frame_count)
+    return FastPathMapping(clip.size, frame_count=clip.frame_count)
 
 
 def make_edit(
