@@ -262,13 +262,13 @@ class Measurement:
 
 
 def peak_memory_mb() -> float | None:
-    """Largest resident set of this process so far, MiB; None where the system does not tell."""
+    """Largest resident set of this process so far, MB; None where the system does not tell."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
 
 
 def _fitted(gain: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
