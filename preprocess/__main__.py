@@ -149,10 +149,10 @@ def preprocess(options: argparse.Namespace) -> Clip:
 
     wanted = FrameOptions(options.size, options.max_frames)
     check_masks(options.masks)
+    device = pick_device(options.device)
     clip, kept = make_frames(options.input, options.out, wanted, progress)
     what = f"{clip.frame_count} frames, {clip.size}, {clip.info.fps:.5g} fps"
     log.info("frames: %s%s", what, " (kept, nothing changed)" if kept else "")
-    device = pick_device(options.device)
 
     start_s = time.monotonic()
     before = _stamps(clip.sibling("flow"))
