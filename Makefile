@@ -1,0 +1,54 @@
+# Set-up and the two commands that show and check everything; README has the same steps as plain
+# pip and python commands for Windows and macOS.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# make demo CLIP=my.mp4 SKY=my.png takes your own; without them the project's own scene and sky.
+CLIP ?=
+SKY ?= edits/skies/sunset.jpg
+# Folders are named after the clip, so that clips do not overwrite each other.
+NAME := $(if $(CLIP),$(shell basename "$(CLIP)" | sed 's/\.[^.]*$$//; s/[^A-Za-z0-9._-]/_/g'),demo)
+INPUT := $(if $(CLIP),$(CLIP),build/demo.mp4)
+OUT := results/$(NAME)
+
+.PHONY: install demo test check clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install -e ".[dev]"
+	touch $@
+
+demo: $(VENV)/installed
+	$(if $(CLIP),,$(BIN)/python -m tests.synthetic --out build/demo.mp4 --truth data/demo_truth)
+	$(BIN)/python -m preprocess "$(INPUT)" --out data/$(NAME) --masks sky
+	$(BIN)/python train.py data/$(NAME) --out runs/$(NAME) --resume
+	mkdir -p $(OUT)
+	$(BIN)/python edit.py runs/$(NAME) --sky "$(SKY)" --out $(OUT)/edited.mp4
+	$(BIN)/python edit.py runs/$(NAME) --sky "$(SKY)" --out $(OUT)/before_after.mp4 --side-by-side
+	$(BIN)/python evaluate.py runs/$(NAME) --sky "$(SKY)" --out $(OUT)/report
+	@echo
+	@echo "edited video       $(OUT)/edited.mp4"
+	@echo "before and after   $(OUT)/before_after.mp4"
+	@echo "atlas | fast path  $(OUT)/report/side_by_side.mp4"
+	@echo "atlases            runs/$(NAME)/atlas_sky.png runs/$(NAME)/atlas_foreground.png"
+	@echo "contact sheet      runs/$(NAME)/contact.png"
+	@echo "report             $(OUT)/report/report.html"
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) build
