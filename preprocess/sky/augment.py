@@ -15,7 +15,7 @@ import numpy as np
 
 from atlas.coords import Size
 from preprocess.sky.camera_effects import photographed
-from preprocess.sky.data import SOFT_DOMAINS, Pair, to_bytes
+from preprocess.sky.data import SOFT_DOMAINS, Pair, smooth_under, to_bytes
 from preprocess.sky.procedural import SKY_KINDS, THIN_KINDS, fractal_noise, sky_picture
 from preprocess.sky.procedural import thin_coverage as draw_thin
 
@@ -25,10 +25,10 @@ class AugmentConfig:
     """Chances in [0, 1] of each change, and how often each domain is drawn."""
 
     domain_shares: tuple[tuple[str, float], ...] = (
-        ("ade", 0.42),
+        ("ade", 0.44),
         ("camvid", 0.14),
         ("lmf", 0.38),
-        ("lowlight", 0.06),
+        ("lowlight", 0.04),
     )
     all_ground: float = 0.08
     all_sky: float = 0.03
@@ -221,19 +221,6 @@ class Augmenter:
         zeros = np.zeros_like(sample.alpha[shore:])
         sample.alpha = np.concatenate([sample.alpha[:shore], zeros])
         sample.weight = np.concatenate([sample.weight[:shore], np.ones_like(zeros)])
-
-
-def smooth_under(rgb: np.ndarray, alpha: np.ndarray, radius_px: int) -> np.ndarray:
-    """Local mean colour of what `alpha` marks (normalised convolution): (H, W, 3) float32.
-
-    Far from any marked pixel it falls back to the mean over the picture.
-    """
-    window = (2 * radius_px + 1, 2 * radius_px + 1)
-    marked = np.clip(alpha * 2 - 1, 0, 1)[..., None]
-    total = marked.sum()
-    mean = (rgb * marked).sum((0, 1)) / total if total > 1 else rgb.mean((0, 1))
-    local = cv2.blur(rgb * marked, window) + 1e-3 * mean.astype(np.float32)
-    return local / (cv2.blur(marked, window)[..., None] + 1e-3)
 
 
 def sky_strip(pair: Pair) -> np.ndarray | None:

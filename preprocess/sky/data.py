@@ -28,6 +28,8 @@ _BAND_WEIGHT = 0.3
 _GUIDED_RADIUS_PX = 6
 _GUIDED_EPS = 1e-3
 _HELD_OUT_SHARE = 0.1
+_ALIKE = 0.02
+"""Squared colour distance of sky and ground at which colour and guided filter count alike."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,9 @@ def load_pairs(root: Path, split: str, side_px: int = 384) -> list[Pair]:
 def refine_rough_label(rgb: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A matte that follows the picture's edges near those of a polygon, and its trust.
 
-    Within `_BAND_PX` of the polygon's edge the label is replaced by its guided filtering; there the
-    trust is `_BAND_WEIGHT`, elsewhere 1.
+    Within `_BAND_PX` of the polygon's edge the colour c of a pixel decides between the mean colours
+    s and g of sky and ground beyond the band, nearby: a = (c - g).(s - g) / |s - g|^2; where s and
+    g are alike, the guided filtering of the label does. There the trust is `_BAND_WEIGHT`, else 1.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -124,8 +127,29 @@ def refine_rough_label(rgb: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, 
     shrunk = cv2.erode(sky, kernel, iterations=_BAND_PX, borderValue=1)
     band = grown != shrunk
     refined = guided_filter(rgb, label.astype(np.float32), _GUIDED_RADIUS_PX, _GUIDED_EPS)
+    colours = rgb.astype(np.float32) / 255
+    sky_colour = smooth_under(colours, shrunk.astype(np.float32), 3 * _BAND_PX)
+    ground_colour = smooth_under(colours, 1 - grown.astype(np.float32), 3 * _BAND_PX)
+    axis = sky_colour - ground_colour
+    length2 = (axis * axis).sum(axis=2)
+    place = ((colours - ground_colour) * axis).sum(axis=2) / np.maximum(length2, 1e-6)
+    by_colour = length2 / (length2 + _ALIKE)
+    refined += by_colour * (np.clip(1.4 * place - 0.2, 0, 1) - refined)
     matte = np.where(band, np.clip(refined, 0, 1), sky.astype(np.float32))
     return matte.astype(np.float32), np.where(band, _BAND_WEIGHT, 1.0).astype(np.float32)
+
+
+def smooth_under(rgb: np.ndarray, alpha: np.ndarray, radius_px: int) -> np.ndarray:
+    """Local mean colour of what `alpha` marks (normalised convolution): (H, W, 3) float32.
+
+    Far from any marked pixel it falls back to the mean over the picture.
+    """
+    window = (2 * radius_px + 1, 2 * radius_px + 1)
+    marked = np.clip(alpha * 2 - 1, 0, 1)[..., None]
+    total = marked.sum()
+    mean = (rgb * marked).sum((0, 1)) / total if total > 1 else rgb.mean((0, 1))
+    local = cv2.blur(rgb * marked, window) + 1e-3 * mean.astype(np.float32)
+    return local / (cv2.blur(marked, window)[..., None] + 1e-3)
 
 
 def hold_out(pairs: list[Pair], share: float = _HELD_OUT_SHARE) -> tuple[list[Pair], list[Pair]]:

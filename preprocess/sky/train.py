@@ -16,6 +16,7 @@ import math
 import queue
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,11 +56,14 @@ class TrainConfig:
     minutes: float = 90.0
     """Time budget of the whole training, all resumed parts together."""
     batch: int = 16
+    shards: int = 2
+    """Parts of a batch computed side by side, each by a thread of its own. On a busy CPU this
+    waits less than one operation spread over threads."""
     rate: float = 2e-3
     """Highest learning rate of AdamW."""
     final_rate: float = 1e-5
     decay: float = 0.02
-    early: float = 0.4
+    early: float = 0.45
     """Share of the budget in which `EARLY_SIZES` are used."""
     warmup: float = 0.02
     """Share of the budget in which the rate rises from zero."""
@@ -73,6 +77,8 @@ class TrainConfig:
             raise InputError(f"--minutes must be > 0, got {self.minutes}")
         if self.batch < 2:
             raise InputError(f"--batch must be >= 2, got {self.batch}")
+        if not 1 <= self.shards <= self.batch // 2:
+            raise InputError(f"--shards must be 1 to half of --batch, got {self.shards}")
 
 
 class Trainer:
@@ -90,30 +96,52 @@ class Trainer:
         )
         self.step = 0
         self.seconds = 0.0
+        self._workers = ThreadPoolExecutor(
+            config.shards, initializer=torch.set_num_threads, initargs=(1,)
+        )
 
     def train_batch(self, batch: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str, float]:
         """One step on (rgb, alpha, weight) of `Augmenter.batch`; returns the loss terms."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
-        rgb = torch.from_numpy(batch[0]).permute(0, 3, 1, 2).to(self.device).float() / 255
-        alpha, weight = (
-            torch.from_numpy(v)[:, None].to(self.device).float() / 255 for v in batch[1:]
-        )
         self.network.train()
-        with torch.autocast(self.device.type, torch.bfloat16):
-            logits, coarse = self.network.both(rgb)
-        terms = loss_terms(logits.float(), coarse.float(), alpha, weight)
-        total = torch.stack([LOSS_WEIGHTS[name] * term for name, term in terms.items()]).sum()
-        if not torch.isfinite(total):
-            values = {name: float(term.detach()) for name, term in terms.items()}
-            raise FloatingPointError(f"step {self.step}: loss is not finite: {values}")
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        shards = [
+            tuple(values[start :: self.config.shards] for values in batch)
+            for start in range(self.config.shards)
+        ]
+        results = list(self._workers.map(self._shard_gradients, shards))
+        terms = {
+            name: sum(result[0][name] for result in results) / len(results)
+            for name in results[0][0]
+        }
+        if not all(math.isfinite(value) for value in terms.values()):
+            raise FloatingPointError(f"step {self.step}: loss is not finite: {terms}")
+        for index, parameter in enumerate(self.network.parameters()):
+            parameter.grad = torch.stack([result[1][index] for result in results]).mean(dim=0)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self.step += 1
         self._update_mean()
-        return {name: float(term.detach()) for name, term in terms.items()}
+        return terms
+
+    def _shard_gradients(
+        self, shard: tuple[np.ndarray, ...]
+    ) -> tuple[dict[str, float], tuple[Tensor, ...]]:
+        """Loss terms of a part of the batch, and the gradient of each parameter.
+
+        Runs in a thread of its own. The running statistics of normalisation are shared between the
+        threads and may miss an update; they average over hundreds.
+        """
+        rgb = torch.from_numpy(shard[0]).permute(0, 3, 1, 2).to(self.device).float() / 255
+        alpha, weight = (
+            torch.from_numpy(v)[:, None].to(self.device).float() / 255 for v in shard[1:]
+        )
+        with torch.autocast(self.device.type, torch.bfloat16):
+            logits, coarse = self.network.both(rgb)
+        terms = loss_terms(logits.float(), coarse.float(), alpha, weight)
+        total = torch.stack([LOSS_WEIGHTS[name] * term for name, term in terms.items()]).sum()
+        gradients = torch.autograd.grad(total, list(self.network.parameters()))
+        return {name: float(term.detach()) for name, term in terms.items()}, gradients
 
     def rate(self) -> float:
         """Learning rate now: linear rise, then a cosine down to `final_rate`."""
@@ -254,7 +282,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16, help="pictures a step (default 16)")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest rate (default 2e-3)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda (default cpu)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument(
+        "--shards", type=int, default=2, help="threads that share a batch (default 2)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--all", action="store_true", help="train on the held-out part too")
     return parser.parse_args()
@@ -262,11 +292,12 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(1)
     cv2.setNumThreads(1)
     config = TrainConfig(
         minutes=arguments.minutes,
         batch=arguments.batch,
+        shards=arguments.shards,
         rate=arguments.rate,
         seed=arguments.seed,
     )

@@ -1,0 +1,171 @@
+"""The sky network, its weight files and its losses."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.testing import assert_close
+
+from atlas.coords import Size
+from atlas.errors import InputError
+from preprocess.sky import losses
+from preprocess.sky.infer import compile_for
+from preprocess.sky.matte import NETWORK_WEIGHTS
+from preprocess.sky.network import (
+    NetworkConfig,
+    SkyNetwork,
+    load_network,
+    save_weights,
+    with_height_channel,
+)
+
+SMALL = NetworkConfig(widths=(4, 8, 8, 12, 16), blocks=(0, 1, 1, 1, 1))
+
+
+def small_network(seed: int = 0) -> SkyNetwork:
+    torch.manual_seed(seed)
+    network = SkyNetwork(SMALL)
+    with torch.no_grad():  # running statistics as a trained network has them, not 0 and 1
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.2, 0.2)
+                module.running_var.uniform_(0.5, 1.5)
+    return network.eval()
+
+
+def test_height_channel_is_pinned():
+    rgb = torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1).expand(2, 3, 5, 3)
+    x = with_height_channel(rgb)
+    assert x.shape == (2, 4, 5, 3)
+    assert_close(x[1, :3, 4, 2], torch.tensor([-2.0, 0.0, 2.0]))
+    assert_close(x[0, 3, :, 1], torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]))  # top to bottom
+
+
+def test_logits_have_the_size_of_the_picture():
+    network = small_network()
+    logits, coarse = network.both(torch.rand(2, 3, 64, 96))
+    assert logits.shape == (2, 1, 64, 96)
+    assert coarse.shape == (2, 1, 4, 6)
+
+
+def test_every_pixel_reaches_every_answer():
+    """The pooled branch gives the answer at one corner the content of the opposite one."""
+    network = small_network()
+    rgb = torch.rand(1, 3, 64, 96, requires_grad=True)
+    network(rgb)[0, 0, 0, 0].backward()
+    assert rgb.grad is not None
+    assert rgb.grad[0, :, -8:, -8:].abs().max() > 0
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 48, 64), (1, 3, 64, 100)])
+def test_sides_that_are_no_multiple_of_32_are_refused(shape):
+    with pytest.raises(ValueError, match="multiples of 32"):
+        small_network()(torch.rand(shape))
+
+
+def test_weights_come_back_as_half_precision_rounding(tmp_path: Path):
+    network = small_network()
+    save_weights(network, tmp_path / "w.safetensors")
+    loaded = load_network(tmp_path / "w.safetensors")
+    assert loaded.config == SMALL
+    assert not loaded.training
+    for key, value in network.state_dict().items():
+        if value.is_floating_point():
+            assert_close(loaded.state_dict()[key], value.half().float(), rtol=0, atol=0)
+
+
+def test_missing_weights_are_the_users_to_mend(tmp_path: Path):
+    with pytest.raises(InputError, match="no such file"):
+        load_network(tmp_path / "none.safetensors")
+
+
+def test_broken_weights_are_the_users_to_mend(tmp_path: Path):
+    (tmp_path / "w.safetensors").write_bytes(b"not a safetensors file at all")
+    with pytest.raises(InputError, match="not a readable safetensors"):
+        load_network(tmp_path / "w.safetensors")
+
+
+def test_foreign_weights_are_the_users_to_mend(tmp_path: Path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match="not a sky network"):
+        load_network(tmp_path / "w.safetensors")
+    save_file(
+        {"a": torch.zeros(1)},
+        tmp_path / "v.safetensors",
+        {"widths": "4,8,8,12,16", "blocks": "0,1,1,1,1"},
+    )
+    with pytest.raises(InputError, match="do not fit"):
+        load_network(tmp_path / "v.safetensors")
+
+
+def test_compiled_network_gives_the_same_logits():
+    network = small_network()
+    rgb = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        expected = network(rgb).clone()
+        got = compile_for(network, Size(64, 96))(rgb)
+    assert_close(got, expected, rtol=1e-3, atol=1e-4)  # folding reorders float32 sums
+
+
+@pytest.mark.skipif(not NETWORK_WEIGHTS.is_file(), reason="weights are not bundled")
+def test_bundled_weights_are_small_and_finite():
+    assert NETWORK_WEIGHTS.stat().st_size <= 4_000_000
+    network = load_network(NETWORK_WEIGHTS)
+    assert all(torch.isfinite(v).all() for v in network.state_dict().values())
+
+
+def column(values: list[float]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64).view(1, 1, 1, -1)
+
+
+def test_cross_entropy_matches_hand_value():
+    logits = column([0.0, math.log(3)])  # p = 1/2, 3/4
+    loss = losses.cross_entropy(logits, column([1.0, 0.0]), column([1.0, 3.0]))
+    assert loss.item() == pytest.approx((math.log(2) + 3 * math.log(4)) / 4)
+
+
+def test_absolute_matches_hand_value():
+    logits = column([0.0, math.log(3)])
+    loss = losses.absolute(logits, column([1.0, 0.5]), column([1.0, 3.0]))
+    assert loss.item() == pytest.approx((0.5 + 3 * 0.25) / 4)
+
+
+def test_overlap_is_zero_where_right_and_near_one_where_wrong():
+    truth = column([1.0] * 50 + [0.0] * 50)
+    sure = 40 * (truth - 0.5)
+    ones = torch.ones_like(truth)
+    assert losses.overlap(sure, truth, ones).item() == pytest.approx(0, abs=1e-6)
+    # disjoint: (0 + slack) / (100 + slack), slack = 1 % of 100 pixels
+    assert losses.overlap(-sure, truth, ones).item() == pytest.approx(1 - 1 / 101, abs=1e-6)
+
+
+def test_edges_see_only_trusted_neighbours():
+    logits = column([-40.0, 40.0, 40.0])  # p = 0, 1, 1
+    alpha = column([0.0, 0.0, 1.0])  # error = 0, 1, 0: two steps of 1
+    trusted = losses.edges(logits, alpha, column([1.0, 1.0, 1.0]))
+    assert trusted.item() == pytest.approx(2 / 3)
+    partly = losses.edges(logits, alpha, column([1.0, 1.0, 0.3]))
+    assert partly.item() == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.cross_entropy, losses.absolute, losses.overlap, losses.edges]
+)
+def test_gradients_are_finite_at_the_ends(loss):
+    logits = column([-90.0, 0.0, 90.0]).requires_grad_()
+    loss(logits, column([0.0, 1.0, 1.0]), column([1.0, 0.0, 1.0])).backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_coarse_target_is_the_mean_of_its_pixels():
+    alpha = torch.zeros(1, 1, 4, 4)
+    alpha[..., :2, :] = 1
+    alpha[..., 2:, :1] = 1  # lower left cell: half
+    logits = torch.tensor([[[[30.0, 30.0], [0.0, -30.0]]]])
+    loss = losses.coarse_cross_entropy(logits, alpha, torch.ones_like(alpha))
+    assert loss.item() == pytest.approx(math.log(2) / 4, abs=1e-6)
