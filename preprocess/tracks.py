@@ -6,6 +6,8 @@ Lucas Kanade Feature Tracker" (2000).
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+
 import cv2
 import numpy as np
 
@@ -19,10 +21,10 @@ _FLATTEST = 6e-6
 def find_corners(grey: np.ndarray, mask: np.ndarray, count: int, distance_px: float) -> np.ndarray:
     """Up to `count` corners of `grey` inside `mask`, at least `distance_px` apart: (N, 2) px.
 
-    `grey` is (h, w) uint8, `mask` (h, w) bool. Corners are taken by rank within the mask; those too flat to follow are left out, so a
-    textureless region gives none.
+    `grey` is (h, w) uint8, `mask` (h, w) bool. Corners are taken by rank within the mask; those
+    too flat to follow are left out, so a textureless region gives none.
     """
-    if not mask.any():
+    if count <= 0 or not mask.any():  # OpenCV takes 0 for "no limit" and refuses less
         return np.empty((0, 2), np.float32)
     smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
     corners, quality = cv2.goodFeaturesToTrackWithQuality(
@@ -64,3 +66,39 @@ def follow(
     inside = (there > -0.5).all(axis=1) & (there < (width - 0.5, height - 0.5)).all(axis=1)
     good = (found.ravel() > 0) & (returned.ravel() > 0) & (error < 0.5) & inside
     return there, good
+
+
+@dataclass(frozen=True)
+class PointSet:
+    """Points that are followed through a shot, all arrays of the same length N.
+
+    xy_px: (N, 2) where they are in the last frame.
+    old_px, new_px: (N, 2) where they were in the older and the newer reference frame; nan where
+        they were not yet known.
+    in_sky: (N,) bool. weight: (N,) how far away they may be by their place, (0, 1].
+    far: (N,) how often they have moved as things far away do, [0, 1].
+    """
+
+    xy_px: np.ndarray
+    old_px: np.ndarray
+    new_px: np.ndarray
+    in_sky: np.ndarray
+    weight: np.ndarray
+    far: np.ndarray
+
+    @staticmethod
+    def fresh(xy_px: np.ndarray, in_sky: np.ndarray, weight: np.ndarray) -> PointSet:
+        unknown = np.full((len(xy_px), 2), np.nan, np.float32)
+        half = np.full(len(xy_px), 0.5, np.float32)
+        return PointSet(xy_px.astype(np.float32), unknown, unknown, in_sky, weight, half)
+
+    def __len__(self) -> int:
+        return len(self.xy_px)
+
+    def pick(self, which: np.ndarray) -> PointSet:
+        """Those selected by a mask or by indices."""
+        return PointSet(*(getattr(self, f.name)[which] for f in fields(self)))
+
+    def joined(self, other: PointSet) -> PointSet:
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return PointSet(*(np.concatenate(pair) for pair in pairs))
