@@ -278,7 +278,7 @@ def _prepare_folder(clip: Clip, folder: Path, description: str) -> bool:
     never vouches for a file made otherwise. Returns True when the folder is not ours.
     """
     tag_path = folder / TAG_NAME
-    hashes = {name: _hash(clip.folder / name) for name in clip.frame_names}
+    hashes = frame_hashes(clip)
     names = clip.frame_names
     paths = {
         clip.flow_path(t, u): (names[t], names[u])
@@ -311,9 +311,18 @@ def _read_tag(path: Path) -> dict | None:
     return tag if isinstance(tag, dict) else {}
 
 
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.blake2b(file.read(), digest_size=16).hexdigest()
+def frame_hashes(clip: Clip) -> dict[str, str]:
+    """Frame name -> hash of its file: tells whether flow or masks were made from these frames."""
+    hashes = {}
+    for name in clip.frame_names:
+        data = (clip.folder / name).read_bytes()
+        hashes[name] = hashlib.blake2b(data, digest_size=16).hexdigest()
+    return hashes
+
+
+def flow_maker(clip: Clip) -> str:
+    """What made the flow beside `clip`, as its tag says; "unknown" without a tag."""
+    return str((_read_tag(clip.sibling("flow") / TAG_NAME) or {}).get("method", "unknown"))
 
 
 def _is_whole(path: Path, size: Size) -> bool:

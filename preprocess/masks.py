@@ -7,6 +7,7 @@ whole pictures that the same maker left there are kept, so an interrupted run go
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -18,6 +19,7 @@ import numpy as np
 
 from atlas.clip import Clip, LayerInfo, read_grey, write_bytes, write_rgb
 from atlas.errors import InputError
+from preprocess.flow import flow_maker, frame_hashes
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +96,7 @@ def layers_of(sources: Sequence[_Source]) -> list[LayerInfo]:
 
 
 def mask_sources(options: MaskOptions) -> dict[str, str]:
-    """One line per detector kind: what its tag says; a change of it redoes the masks."""
+    """One line per detector kind: what its folder's tag says, and good for `clip.json` too."""
     weights = options.weights or "recorded weights"
     detector = f"class {options.class_name}, score {options.min_score}, {weights}"
     return {"maskrcnn": f"maskrcnn, {detector}", "detectron2": f"detectron2, {detector}"}
@@ -175,8 +177,11 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
 def prepare_folder(clip: Clip, folder: Path, maker: str) -> list[int]:
     """Make `folder` ready for masks by `maker`; the frames whose mask is still to be written.
 
-    Masks by another maker are removed first, but only where our tag shows that they are ours.
+    Masks by another maker or of other frames are removed first, but only where our tag shows that
+    they are ours.
     """
+    digest = hashlib.blake2b(json.dumps(frame_hashes(clip)).encode(), digest_size=16)
+    wanted = {"maker": maker, "frames": digest.hexdigest()}
     folder.mkdir(parents=True, exist_ok=True)
     tag_path = folder / TAG_NAME
     try:
@@ -190,10 +195,10 @@ def prepare_folder(clip: Clip, folder: Path, maker: str) -> list[int]:
             ) from None
     except ValueError:
         tag = None
-    if not isinstance(tag, dict) or tag.get("maker") != maker:
+    if tag != wanted:
         for t in range(clip.frame_count):
             mask_path(clip, folder, t).unlink(missing_ok=True)
-        write_bytes(tag_path, json.dumps({"maker": maker}).encode())
+        write_bytes(tag_path, json.dumps(wanted).encode())
     return [t for t in range(clip.frame_count) if not _is_whole(mask_path(clip, folder, t), clip)]
 
 
@@ -241,7 +246,7 @@ def _sky_masks(clip: Clip, source: _Source, options: MaskOptions) -> None:
 def _motion_masks(clip: Clip, source: _Source, options: MaskOptions) -> None:
     from preprocess.motion_masks import MAKER, motion_masks
 
-    if not prepare_folder(clip, source.folder, MAKER):
+    if not prepare_folder(clip, source.folder, f"{MAKER}, from flow by {flow_maker(clip)}"):
         return
     masks = motion_masks(clip)
     for t in _follow(range(clip.frame_count), options, "motion masks"):

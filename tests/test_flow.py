@@ -133,7 +133,7 @@ def test_consistency_marks_what_is_hidden():
 
 def test_consistency_refuses_what_leaves_the_picture():
     fwd = np.full((6, 10, 2), (4.0, 0.0), np.float32)
-    good = consistency(fwd, -fwd, max_px=0.5)
+    good = consistency(fwd, -fwd, max_px=5)  # so wide that the cycle error alone lets all through
     assert good[:, :6].all()
     assert not good[:, 6:].any()
 

@@ -183,16 +183,15 @@ def test_masks_beside_the_frames_are_used_where_they_are(clip):
 
 
 def test_hard_masks_stay_hard_and_in_place_when_resized(clip, tmp_path):
-    big = Size(height=SIZE.height * 3, width=SIZE.width * 3)
     given = tmp_path / "dog"
     given.mkdir()
-    mask = np.zeros((big.height, big.width), np.uint8)
-    mask[15:60, 30:90] = 255  # at the clip's size rows 5 .. 19, columns 10 .. 29
+    mask = np.zeros((110, 190), np.uint8)  # 2.5 times the clip's 44 x 76
+    mask[15:60, 30:91] = 255  # in the clip's pixels: rows 6 up to 24, columns 12 up to 36.4
     for t in range(3):
         write_rgb(given / f"{t:05d}.png", mask)
     clip = reopen(clip, make_masks(clip, [str(given)]))
     expected = np.zeros((SIZE.height, SIZE.width))
-    expected[5:20, 10:30] = 1
+    expected[6:24, 12:36] = 1
     np.testing.assert_array_equal(clip.mask(0, 1), expected)
 
 
@@ -257,6 +256,17 @@ def test_whole_masks_are_kept_and_changed_ones_redone(clip, tmp_path):
     write_rgb(given / "00002.png", np.full((44, 76), 255, np.uint8))
     make_masks(clip, [str(given)])
     assert (read_grey(target / "00002.png") == 255).all()
+
+
+def test_masks_of_other_frames_are_redone(clip, fake_sky):
+    make_masks(clip, ["sky"])
+    target = clip.sibling("sky") / "00000.png"
+    write_rgb(target, np.zeros((44, 76), np.uint8))  # whole, but not what the matter gives
+    make_masks(clip, ["sky"])
+    assert not read_grey(target).any()  # kept: the tag vouches for it
+    write_rgb(clip.folder / "00002.png", textured(SIZE, 9))
+    make_masks(clip, ["sky"])
+    assert read_grey(target).any()
 
 
 def test_masks_of_another_hand_are_not_overwritten(clip, fake_sky):
