@@ -216,8 +216,7 @@ class LnaFit:
         xyt_px = sample_positions(self.video, config.samples, state.generator)
         terms = objective.terms(xyt_px, set(weights))
         total = weighted_sum(terms, weights)
-        if not bool(total.isfinite()):
-            check_finite(terms, state.iteration)
+        check_finite(terms, weights, state.iteration)
         for group in state.optimiser.param_groups:
             group["lr"] = learning_rate(config, state.iteration)
         state.optimiser.zero_grad()

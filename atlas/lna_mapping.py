@@ -69,31 +69,30 @@ class LnaMapping(LayerMapping):
             return resample(self._evaluate(t, lattice), size)
         return self._evaluate(t, size)
 
-    def unit_uv(self, t: int, view: Size) -> tuple[np.ndarray, np.ndarray]:
-        """uv (L, H, W, 2), [-1, 1], and alpha (L, H, W) at a `view` picture's pixel centres."""
+    def unit_uv(self, t: int, xy_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """uv (L, H, W, 2), [-1, 1], and alpha (L, H, W) at (H, W, 2) pixels of frame `t`."""
         uv_parts, alpha_parts = [], []
         with torch.no_grad():
-            for at in self._positions(t, view).split(CHUNK):
+            for at in self._unit_positions(t, xy_px).split(CHUNK):
                 uv, alpha = self.fields.motion(at)
                 uv_parts.append(uv.cpu())
                 alpha_parts.append(alpha[..., 0].cpu())
-        shape = (len(self.layers), view.height, view.width)
+        shape = (len(self.layers), *xy_px.shape[:2])
         uv, alpha = torch.cat(uv_parts, 1), torch.cat(alpha_parts, 1)
         return uv.view(*shape, 2).numpy(), alpha.view(shape).numpy()
 
     def _evaluate(self, t: int, view: Size) -> FrameMapping:
         """The networks' answer at the pixel centres of a `view` picture of frame `t`."""
-        uv, alpha = self.unit_uv(t, view)
+        uv, alpha = self.unit_uv(t, pixel_grid(self.frame_size, view))
         texels = [self._texels(i, torch.from_numpy(one)).numpy() for i, one in enumerate(uv)]
         return FrameMapping(np.stack(texels), alpha, np.ones(len(self.layers), np.float32))
 
     def reconstruct(self, t: int, size: Size | None = None) -> np.ndarray:
         """Frame `t` straight from the networks: (H, W, 3) float32, [0, 1]."""
         view = size or self.frame_size
+        positions = self._unit_positions(t, pixel_grid(self.frame_size, view))
         with torch.no_grad():
-            parts = [
-                self.fields(at).composite().cpu() for at in self._positions(t, view).split(CHUNK)
-            ]
+            parts = [self.fields(at).composite().cpu() for at in positions.split(CHUNK)]
         return torch.cat(parts).view(view.height, view.width, 3).clamp(0, 1).numpy()
 
     def render_texture(self, layer: int, canvas: Size | None = None) -> Texture:
@@ -136,11 +135,11 @@ class LnaMapping(LayerMapping):
                 totals[i] += splat_adjoint(values, torch.from_numpy(at), coarse[i])[0]
         return [np.clip(total.numpy() / 0.5, 0, 1) for total in totals]
 
-    def _positions(self, t: int, view: Size) -> Tensor:
-        """(H W, 3) unit positions of the pixel centres of a `view` picture of frame `t`."""
+    def _unit_positions(self, t: int, xy_px: np.ndarray) -> Tensor:
+        """(H W, 3) unit positions x, y, t of (H, W, 2) pixels of frame `t`."""
         if not 0 <= t < self.frame_count:
             raise ValueError(f"t must be in 0..{self.frame_count - 1}, got {t}")
-        xy = torch.from_numpy(pixel_grid(self.frame_size, view)).view(-1, 2).to(self.device)
+        xy = torch.from_numpy(xy_px).view(-1, 2).to(self.device)
         return self.domain.to_unit(torch.cat([xy, torch.full_like(xy[:, :1], t)], dim=-1))
 
     def _texels(self, layer: int, uv: Tensor) -> Tensor:
@@ -175,16 +174,18 @@ def mapping_of(checkpoint: Checkpoint) -> LnaMapping:
     )
 
 
-def used_windows(mapping: LnaMapping, lattice_px: int = 16) -> tuple[UvWindow, ...]:
-    """The square of uv that each layer uses, from every frame on a coarse lattice, and a margin.
+def used_windows(mapping: LnaMapping, steps: int = 40) -> tuple[UvWindow, ...]:
+    """The square of uv that each layer uses, and a small margin; a layer never seen keeps all.
 
-    `mapping` must show all of uv (windows None); a layer that is never seen keeps all of it.
+    Every frame is looked at on a lattice of at most `steps` x `steps` pixels, borders included.
     """
-    view = _ceil_divide(mapping.frame_size, lattice_px)
+    size = mapping.frame_size
+    x, y = (np.linspace(0, n - 1, min(n, steps), dtype=np.float32) for n in size.wh)
+    lattice = np.stack(np.meshgrid(x, y), axis=-1)
     lows = np.full((len(mapping.layers), 2), np.inf)
     highs = -lows
     for t in range(mapping.frame_count):
-        uv, alpha = mapping.unit_uv(t, view)
+        uv, alpha = mapping.unit_uv(t, lattice)
         for i, share in enumerate(visible_shares(alpha)):
             used = uv[i][share >= SEEN_SHARE]
             if len(used):

@@ -167,15 +167,16 @@ def weighted_sum(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     return torch.stack([terms[name] * weights[name] for name in terms]).sum()
 
 
-def check_finite(terms: dict[str, Tensor], iteration: int) -> None:
-    """Raise `InputError` naming the terms that are not finite."""
-    bad = [name for name, value in terms.items() if not bool(value.isfinite())]
-    if bad:
-        key = f"loss.{bad[0].removesuffix('_bottom')}.weight"
-        raise InputError(
-            f"iteration {iteration}: loss {' and '.join(bad)} is not finite; the last checkpoint "
-            f"is kept; resume with a lower optimiser.learning_rate or {key}"
-        )
+def check_finite(terms: dict[str, Tensor], weights: dict[str, float], iteration: int) -> None:
+    """Raise `InputError` naming the terms that, times their factors, are not finite."""
+    if bool(weighted_sum(terms, weights).isfinite()):
+        return
+    bad = [name for name, value in terms.items() if not bool((value * weights[name]).isfinite())]
+    bad = bad or list(terms)  # each is finite, their sum is not
+    raise InputError(
+        f"iteration {iteration}: loss {' + '.join(bad)} is not finite; the last checkpoint is "
+        "kept; resume with a lower optimiser.learning_rate or loss weight"
+    )
 
 
 def _moved(here: Tensor, axis: int, step_px: float) -> Tensor:
