@@ -152,7 +152,7 @@ class LayeredFit:
         return motion
 
     def _train_field(self, layer: int, motion: LayerMotion) -> LayerMotion:
-        """Train the residual field; its result replaces the aligned residual if it fits no worse."""
+        """Train the residual field; start from the aligned residual."""
         options = self.options.residual_field
         if options.training_steps == 0 or self.budget.is_over():
             return motion
@@ -171,6 +171,7 @@ class LayeredFit:
         done = 0
         with progress(None, total, f"training {motion.name}") as bar:
             for phase, steps in plan:
+                fit.start(options.learning_rate * (1.0 if phase == "regress" else 0.2))
                 for first in range(0, steps, chunk):
                     count = min(chunk, steps - first)
                     done += count

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from atlas.clip import read_grey, write_rgb
+from atlas.clip import read_grey, write_bytes, write_rgb
 from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.layered import LayeredMapping, LayerMotion
@@ -60,16 +60,9 @@ def motion_arrays(motion: LayerMotion, key: str) -> dict[str, np.ndarray]:
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], meta: dict) -> None:
-    """Write a safetensors file under a temporary name and rename it when whole."""
-    temporary = path.with_name(path.name + ".tmp")
+    """Write a safetensors file, whole or not at all."""
     whole = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    try:
-        save_file(whole, temporary, metadata={"skyweave": json.dumps(meta)})
-        temporary.replace(path)
-    except SafetensorError as err:  # it wraps "No space left on device"
-        raise OSError(f"{path}: cannot be written ({err})") from err
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, save(whole, metadata={"skyweave": json.dumps(meta)}))
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict]:

@@ -9,6 +9,7 @@ explicit texture. It is evaluated on the lattice and interpolated between its po
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -99,47 +100,49 @@ class FieldFit:
             torch.manual_seed(seed)
             self.field = ResidualField(config, self.shape).to(self.device)
         self.order = generator
+        self.start(config.learning_rate)
         self.grid = torch.from_numpy(pixel_grid(scene.store.size)).to(self.device)
 
     def regress(self, steps: int) -> float:
-        """Fit the field to the motion's present residual; returns the last error, texels RMS."""
+        """Fit the field to the motion's present residual; returns the last error, texels."""
         residual = self.scene.motion.residual
         assert residual is not None
-        optimiser = torch.optim.Adam(self.field.parameters(), lr=self.config.learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, self.config.learning_rate, total_steps=max(steps, 1), pct_start=0.1
-        )
         error = 0.0
         for _ in range(steps):
             frames = self._pick(min(4, self.shape[0]))
             xyt = torch.stack([lattice_xyt(self.shape, t, self.device) for t in frames])
             target = torch.from_numpy(residual[frames]).to(self.device)
             loss = F.smooth_l1_loss(self.field(xyt), target)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+            self._descend(loss, self.config.regression_steps)
             error = float(loss.detach())
         return error
 
     def train(self, steps: int) -> dict[str, float]:
         """Train end to end on pairs of neighbouring frames; returns the last losses by name."""
-        optimiser = torch.optim.Adam(self.field.parameters(), lr=self.config.learning_rate * 0.2)
         values: dict[str, float] = {}
-        for step in range(steps):
-            t = self._pick(1)[0]
-            terms = self._terms(t, step)
-            total = sum(terms.values())
-            if not isinstance(total, Tensor):
-                continue
+        for _ in range(steps):
+            terms = self._terms(self._pick(1)[0], self._step)
+            total = torch.stack(list(terms.values())).sum()
             if not bool(torch.isfinite(total)):
                 bad = next(n for n, v in terms.items() if not bool(torch.isfinite(v)))
                 raise InputError(f"the {bad} loss became {float(terms[bad])}; lower its weight")
-            optimiser.zero_grad()
-            total.backward()
-            optimiser.step()
+            self._descend(total, self.config.training_steps)
             values = {name: float(v.detach()) for name, v in terms.items()}
         return values
+
+    def start(self, learning_rate: float) -> None:
+        """Begin a phase: a new optimiser, its rate falling to zero over the phase (cosine)."""
+        self._optimiser = torch.optim.Adam(self.field.parameters(), lr=learning_rate)
+        self._rate, self._step = learning_rate, 0
+
+    def _descend(self, loss: Tensor, steps: int) -> None:
+        falling = 0.5 + 0.5 * math.cos(math.pi * min(self._step / max(steps, 1), 1))
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._rate * max(falling, 0.02)
+        self._optimiser.zero_grad()
+        loss.backward()
+        self._optimiser.step()
+        self._step += 1
 
     def bake(self) -> np.ndarray:
         """(T, h, w, 2) float32: the field on the lattice of every frame."""
