@@ -110,9 +110,12 @@ class LnaFit:
     def run(self, resume: bool) -> None:
         """Pretrain or resume, descend, write."""
         state = self._start(resume)
+        total = self.config.optimiser.iterations
+        if state.iteration >= total and read_run_info(self.folder).complete:
+            log.info("all %d iterations are done; raise optimiser.iterations to go on", total)
+            return
         before = state.generator.get_state()
         try:
-            total = self.config.optimiser.iterations
             with progress(None, max(total - state.iteration, 0), "fitting") as bar:
                 while state.iteration < total and not self.budget.is_over():
                     before = state.generator.get_state()
