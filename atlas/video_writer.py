@@ -9,21 +9,20 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from atlas import color, ffmpeg, matroska
-from atlas.clip import write_rgb
 from atlas.coords import Size
 from atlas.errors import InputError
+from atlas.picture_writer import FolderSink, PictureSink, Sink
 
 if TYPE_CHECKING:
     from atlas.video import VideoInfo
@@ -64,6 +63,8 @@ class VideoWriter:
     """When the last frame ends; None: it stands as long as a frame does at `fps`."""
     audio_from: Path | str | None = field(default=None, kw_only=True)
     """File whose audio tracks are taken, copied untouched where the container can hold them."""
+    sound_until_s: float | None = field(default=None, kw_only=True)
+    """End the sound here, seconds; None takes it whole. For a video of a clip's first part."""
     color: dict[str, str] | None = field(default=None, kw_only=True)
     """range, space, primaries, transfer as in `VideoInfo.color`; untagged stays untagged."""
     codec: str = field(default="auto", kw_only=True)
@@ -91,7 +92,7 @@ class VideoWriter:
             if len(times_s) and not times_s[0] >= 0:
                 raise ValueError(f"frame_times_s must start at 0 or later, got {times_s[0]}")
         self._written = 0
-        self._sink: _Sink = _choose_sink(self)
+        self._sink: Sink = _choose_sink(self)
 
     @classmethod
     def like(cls, info: VideoInfo, path: Path | str, **changes: Any) -> VideoWriter:
@@ -177,25 +178,13 @@ def _as_rate(fps: Fraction | float) -> Fraction:
     return ntsc if near else Fraction(fps).limit_denominator(100000)
 
 
-class _Sink(Protocol):
-    """Where frames go. `discard` is called at the end in any case and removes what is left."""
-
-    def open(self) -> None: ...
-
-    def write(self, t: int, rgb: np.ndarray) -> None: ...
-
-    def commit(self) -> None: ...
-
-    def discard(self) -> None: ...
-
-
-def _choose_sink(writer: VideoWriter) -> _Sink:
+def _choose_sink(writer: VideoWriter) -> Sink:
     path = Path(writer.path)
     suffix = path.suffix.lower()
     if writer.codec == "png" or (suffix == "" and writer.codec == "auto") or path.is_dir():
-        return _FolderSink(path)
+        return FolderSink(path)
     if suffix in PICTURES:
-        return _PictureSink(path)
+        return PictureSink(path)
     if suffix not in MUXERS:
         raise InputError(
             f"{path}: cannot write {suffix or 'a video without a suffix'}; wanted "
@@ -208,62 +197,6 @@ def _choose_sink(writer: VideoWriter) -> _Sink:
     if suffix not in allowed:
         raise InputError(f"{path}: {codec} cannot be put in {suffix}; wanted {' '.join(allowed)}")
     return _VideoSink(writer, codec)
-
-
-class _PictureSink:
-    def __init__(self, path: Path):
-        self._path = path
-        self._rgb: np.ndarray | None = None
-
-    def open(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-
-    def write(self, t: int, rgb: np.ndarray) -> None:
-        if t > 0:
-            raise InputError(
-                f"{self._path}: a picture holds one frame; wanted {' '.join(MUXERS)} or a folder "
-                f"name for several"
-            )
-        self._rgb = rgb.copy()
-
-    def commit(self) -> None:
-        assert self._rgb is not None
-        write_rgb(self._path, self._rgb)
-
-    def discard(self) -> None:
-        self._rgb = None
-
-
-class _FolderSink:
-    def __init__(self, path: Path):
-        self._path = path
-        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-
-    def open(self) -> None:
-        if self._path.exists():
-            if not self._path.is_dir():
-                raise InputError(f"{self._path}: is a file; wanted a folder name for PNGs")
-            foreign = [p.name for p in self._path.iterdir() if not _is_numbered_png(p)]
-            if foreign:
-                raise InputError(
-                    f"{self._path}: holds {foreign[0]}, which this would remove; name a new folder"
-                )
-        self._temporary.mkdir(parents=True)
-
-    def write(self, t: int, rgb: np.ndarray) -> None:
-        write_rgb(self._temporary / f"{t:05d}.png", rgb)
-
-    def commit(self) -> None:
-        if self._path.exists():
-            shutil.rmtree(self._path)
-        self._temporary.replace(self._path)
-
-    def discard(self) -> None:
-        shutil.rmtree(self._temporary, ignore_errors=True)
-
-
-def _is_numbered_png(path: Path) -> bool:
-    return path.suffix == ".png" and path.stem.isdigit() and path.is_file()
 
 
 class _VideoSink:
@@ -389,7 +322,9 @@ class _VideoSink:
                 )
             options += ["-map", f"1:{track.index}", f"-c:a:{i}", codec]
             options += [] if codec == "copy" else [f"-b:a:{i}", "256k"]
-        return (["-i", ffmpeg.input_name(path)], options) if tracks else ([], [])
+        until_s = self._writer.sound_until_s
+        cut = [] if until_s is None else ["-t", f"{until_s:.6f}"]
+        return ([*cut, "-i", ffmpeg.input_name(path)], options) if tracks else ([], [])
 
 
 def _timescale(writer: VideoWriter) -> int:

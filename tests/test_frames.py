@@ -16,7 +16,7 @@ from atlas.errors import InputError
 from atlas.video import VideoWriter
 from preprocess import frames as module
 from preprocess.frames import FrameOptions, fit_size, is_black, make_frames
-from tests.test_video import noise_frames, write_video
+from tests.video_files import noise_frames, write_video
 
 
 @pytest.fixture

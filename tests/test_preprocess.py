@@ -11,7 +11,7 @@ from atlas.clip import Clip
 from atlas.coords import Size
 from atlas.errors import InputError, run_script
 from preprocess import __main__ as command
-from tests.test_video import write_video
+from tests.video_files import write_video
 
 
 def scene(count: int, size: Size, sky: float = 0.4) -> np.ndarray:
