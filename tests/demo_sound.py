@@ -33,7 +33,7 @@ def write_wav(path: Path, sound: np.ndarray) -> None:
 def _wind(count: int, rng: np.random.Generator) -> np.ndarray:
     """Band-passed noise, its loudness wandering over seconds; left and right apart."""
     low = scipy.signal.butter(2, [180, 700], "bandpass", fs=RATE_HZ, output="sos")
-    noise = scipy.signal.sosfilt(low, rng.standard_normal((count, 2)), axis=0)
+    noise = np.asarray(scipy.signal.sosfilt(low, rng.standard_normal((count, 2)), axis=0))
     s = np.arange(count)[:, None] / RATE_HZ
     gust = 0.6 + 0.3 * np.sin(2 * np.pi * 0.23 * s + rng.uniform(0, 6, 2))
     return 0.16 * noise / max(float(noise.std()), 1e-9) * gust * 0.35

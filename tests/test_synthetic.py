@@ -166,6 +166,20 @@ def test_motions_invert(seed):
             np.testing.assert_allclose(back, xy, atol=1e-7)
 
 
+def test_a_layer_is_drawn_wherever_it_reaches(hard):
+    # Frames are composited inside each layer's bounding box only: nothing may be cut off, not
+    # even of a bent object that fills its canvas to the rim.
+    i, n = hard.layer_index("object"), hard.supersample
+    white, sky = np.ones_like(hard.layers[i].texture), hard.layers[-1]
+    dark = replace(sky, texture=sky.texture * np.float32([0, 0, 0, 1]))
+    scene = replace(hard, layers=(replace(hard.layers[i], texture=white), dark))
+    fine = pixel_grid(scene.size, Size(scene.size.height * n, scene.size.width * n))
+    for t in range(scene.frame_count):
+        reach = scene.alpha_at(0, t, fine).reshape(scene.size.height, n, scene.size.width, n)
+        drawn = scene.render(t)[..., 0] / scene.layers[0].gain[t]
+        np.testing.assert_allclose(drawn, reach.mean((1, 3)), atol=1e-5)
+
+
 def test_nothing_is_painted_by_an_empty_edit(hard):
     clear = np.zeros((*hard.layers[0].texture.shape[:2], 4), np.uint8)
     same = replace(hard, grain=3.0)

@@ -157,8 +157,9 @@ def galaxy(view: View, rng: np.random.Generator) -> np.ndarray:
     )
     cloud = band * (0.55 + 0.22 * sample_tile(tile[2], 1.3 * x, 1.3 * y)).clip(0, 1.4)
     light = (cloud * (1 - 0.78 * dust)).clip(0, 1)
-    sky = add_light(sky, (122, 132, 190), 0.55 * light)
-    sky = add_light(sky, (255, 206, 170), 0.5 * core * (1 - 0.85 * dust) * light.clip(0, 1) ** 0.5)
+    sky = add_light(sky, (120, 124, 176), 0.34 * np.exp(-((across / 260) ** 2)))
+    sky = add_light(sky, (168, 172, 214), 0.6 * light)
+    sky = add_light(sky, (255, 206, 170), 0.75 * core * (1 - 0.85 * dust) * light.clip(0, 1) ** 0.5)
     rose = smoothstep(0.9, 2.2, sample_tile(tile[0], 0.9 * x + 300, 0.9 * y)) * band
     sky = add_light(sky, (220, 90, 130), 0.3 * rose)
     seen = (0.35 + 0.65 * smoothstep(0.0, 0.25, rise)) * (0.3 + 0.7 * light)
@@ -169,11 +170,11 @@ def galaxy(view: View, rng: np.random.Generator) -> np.ndarray:
 def stars(view: View, rng: np.random.Generator, seen: np.ndarray) -> np.ndarray:
     """(H, W, 3) float32: stars, their brightness a power law; denser where `seen` is high."""
     height, width = view.size
-    count = int(height * width / 170)
+    count = int(height * width / 60)
     x, y = rng.uniform(2, width - 3, count), rng.uniform(2, height - 3, count)
     keep = rng.uniform(size=count) < seen[y.astype(int), x.astype(int)]
     x, y = x[keep], y[keep]
-    flux = 0.16 * rng.pareto(1.5, x.size) + 0.1
+    flux = 0.09 * rng.pareto(1.35, x.size) + 0.05
     flux = np.minimum(flux, 3.5)
     warm = rng.normal(0, 1, x.size)
     tint = np.stack([1 + 0.16 * warm, np.ones_like(warm), 1 - 0.18 * warm], -1).clip(0.6, 1.3)

@@ -45,8 +45,9 @@ def spectral_volume(
     squared[0, 0, 0] = 1
     amplitude = squared ** (-(slope + 0.5) / 2) * (squared >= (1 / (longest * side)) ** 2)
     amplitude[0, 0, 0] = 0
-    spectrum = scipy.fft.rfftn(rng.standard_normal(shape, np.float32), workers=2) * amplitude
-    noise = scipy.fft.irfftn(spectrum, s=shape, workers=2)
+    white = rng.standard_normal(shape, np.float32)
+    spectrum = np.asarray(scipy.fft.rfftn(white, workers=2)) * amplitude
+    noise = np.asarray(scipy.fft.irfftn(spectrum, s=shape, workers=2))
     return (noise / noise.std()).astype(np.float32)
 
 
