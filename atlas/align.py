@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 import torch
 
-from atlas.base_motion import texture_measure
 from atlas.config import AlignConfig
 from atlas.coords import Size, pixel_grid
 from atlas.layered import LayerMotion, lattice_shape
+from atlas.matches import texture_measure
 from atlas.store import ClipStore
 from atlas.texture import SplatSum, fill_unseen, sample
 

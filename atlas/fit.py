@@ -6,6 +6,7 @@ dense alignment of every layer, residual fields trained end to end, textures and
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 import time
@@ -22,9 +23,11 @@ from atlas.config import TrainConfig
 from atlas.coords import Size
 from atlas.layered import LayeredMapping, LayerMotion
 from atlas.layered_file import (
+    CHECKPOINT,
     motion_arrays,
     motion_from,
     read_arrays,
+    read_meta,
     save_layered,
     write_arrays,
     write_mattes,
@@ -83,12 +86,17 @@ class LayeredFit:
         self.store = ClipStore(clip, self.options.memory_mb)
         self.budget = TimeBudget(config.budget_s)
         self.seconds: dict[str, float] = {}
+        decisive = (config.layered, config.loss, config.seed, config.budget_s, clip_hash(clip))
+        self.settings = hashlib.sha256(repr(decisive).encode()).hexdigest()[:16]
 
     def run(self, resume: bool) -> None:
         """All stages, then the run's files."""
         stages = self.folder / "stages"
         if not resume:
             shutil.rmtree(stages, ignore_errors=True)
+        elif self._is_done():
+            log.info("%s: already fitted with these settings; nothing to do", self.folder)
+            return
         stages.mkdir(exist_ok=True)
         motions = [self._stage(f"base_{i}", i, None) for i in range(len(self.clip.layer_names))]
         base = [replace(m) for m in motions]
@@ -99,24 +107,38 @@ class LayeredFit:
         self._write(motions, base)
         shutil.rmtree(stages)
 
+    def _is_done(self) -> bool:
+        """Whether the folder holds the finished fit of this clip with these settings."""
+        path = self.folder / CHECKPOINT
+        if not path.is_file() or (self.folder / "stages").is_dir():
+            return False
+        return read_meta(path).get("settings") == self.settings
+
     def _stage(self, name: str, layer: int, motion: LayerMotion | None) -> LayerMotion:
         """Do one stage of one layer, or take its result from an earlier, interrupted run."""
         path = self.folder / "stages" / f"{name}.safetensors"
-        if path.is_file():
+        kind = name.partition("_")[0]
+        if path.is_file() and read_meta(path).get("settings") == self.settings:
             arrays, meta = read_arrays(path)
             log.info("%s: taken from the interrupted run", name)
+            self.seconds[kind] = self.seconds.get(kind, 0) + meta["seconds"]
             return motion_from(arrays, "0", (meta["name"], Size(*meta["canvas"]), meta["stride"]))
         start_s = time.monotonic()
-        kind = name.partition("_")[0]
         if motion is None:
             motion = self._base(layer)
         elif kind == "align":
             motion = self._align(layer, motion)
         else:
             motion = self._train_field(layer, motion)
-        self.seconds[kind] = self.seconds.get(kind, 0) + time.monotonic() - start_s
-        canvas = [motion.canvas.height, motion.canvas.width]
-        meta = {"name": motion.name, "canvas": canvas, "stride": motion.stride_px}
+        spent_s = time.monotonic() - start_s
+        self.seconds[kind] = self.seconds.get(kind, 0) + spent_s
+        meta = {
+            "name": motion.name,
+            "canvas": [motion.canvas.height, motion.canvas.width],
+            "stride": motion.stride_px,
+            "seconds": spent_s,
+            "settings": self.settings,
+        }
         write_arrays(path, motion_arrays(motion, "0"), meta)
         return motion
 
@@ -216,7 +238,7 @@ class LayeredFit:
         mapping = LayeredMapping(self.clip.size, motions, self.store.alpha)
         textures, shading = self._textures(mapping)
         self.seconds["textures"] = time.monotonic() - start_s
-        save_layered(self.folder, motions, textures, base, shading)
+        save_layered(self.folder, motions, textures, base, shading, self.settings)
         write_atlases(self.folder, mapping.layers, textures)
         metrics = self._measure(mapping, textures, shading)
         info = RunInfo(

@@ -34,8 +34,9 @@ def save_layered(
     textures: list[Texture],
     base: list[LayerMotion],
     shading: Shading | None,
+    settings: str = "",
 ) -> None:
-    """Write the checkpoint, whole or not at all."""
+    """Write the checkpoint, whole or not at all; `settings` tells what made it."""
     arrays: dict[str, np.ndarray] = {}
     for i, (motion, texture, first) in enumerate(zip(motions, textures, base, strict=True)):
         arrays |= motion_arrays(motion, str(i))
@@ -45,6 +46,7 @@ def save_layered(
     meta = {
         "layers": [[m.name, m.canvas.height, m.canvas.width, m.stride_px] for m in motions],
         "shading_stride_px": shading.stride_px if shading else 0,
+        "settings": settings,
     }
     if shading is not None:
         arrays["gains"] = shading.gains.astype(np.float16)
@@ -73,6 +75,15 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict]:
             return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, ValueError) as err:
         raise InputError(f"{path}: not a checkpoint of this project ({err})") from err
+
+
+def read_meta(path: Path) -> dict:
+    """Only the metadata of a file that `write_arrays` wrote; empty where it has none."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return json.loads((file.metadata() or {}).get("skyweave", "{}"))
+    except (SafetensorError, OSError, ValueError):
+        return {}
 
 
 def open_mapping(folder: Path, info: RunInfo) -> OpenedMapping:

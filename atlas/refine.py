@@ -204,8 +204,9 @@ class FieldFit:
         at = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1)
         uv = self._base(t, at) + lattice
         here, right, down = uv[:-1, :-1], uv[:-1, 1:], uv[1:, :-1]
-        flat = [v.reshape(-1, 2) for v in (here, right, down)]
-        return losses.rigidity_loss(losses.finite_jacobian(*flat, 1 / stride), ridge=0.001)
+        here, right, down = (v.reshape(-1, 2) for v in (here, right, down))
+        jacobian = losses.finite_jacobian(here, right, down, 1 / stride)
+        return losses.rigidity_loss(jacobian, ridge=0.001)
 
     def _flow(
         self, t: int, other: int, uv: Tensor, cut: tuple[slice, slice], inside: Tensor
