@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from atlas import ffmpeg
+from atlas.color import color_matrix
 from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.video import VideoWriter, open_source, probe
@@ -135,6 +136,20 @@ def test_colour_is_stored_by_its_matrix_and_read_back(tmp_path, color, height, s
     assert probe(path).color == color
     back = open_source(path).frame(0)[16, 16::32].astype(int)
     assert np.abs(back - PATCHES).max() <= 2  # 8 bit limited range: steps of 255 / 219
+
+
+@pytest.mark.parametrize(
+    ("size", "matrix"),
+    [
+        (Size(576, 720), "smpte170m"),
+        (Size(577, 720), "bt709"),
+        (Size(540, 1280), "bt709"),
+        (Size(540, 1279), "smpte170m"),
+    ],
+)
+def test_what_is_not_tagged_is_guessed_as_players_do(size, matrix):
+    assert color_matrix({}, size) == matrix
+    assert color_matrix({"space": "bt2020nc"}, size) == "bt2020"
 
 
 def test_odd_sizes_are_kept_and_said(tmp_path, caplog):
