@@ -123,8 +123,8 @@ def storm(view: View, rng: np.random.Generator) -> np.ndarray:
     sun = view.towards(0.3, 9)
     sky = gradient(
         [
-            (0, (206, 186, 156)),
-            (0.035, (164, 160, 154)),
+            (0, (170, 160, 148)),
+            (0.035, (146, 146, 146)),
             (0.14, (104, 112, 128)),
             (1.2, (58, 66, 82)),
         ],
@@ -134,7 +134,7 @@ def storm(view: View, rng: np.random.Generator) -> np.ndarray:
     look = CloudLook(
         cover=0.45, thickness=0.7, extent=9, rough=0.6, sharp=1.2, opacity=9, shade=14,
         lit=(206, 200, 190), shadow=(38, 46, 62), base=(54, 63, 80),
-        rim=0.7, haze=(140, 140, 142), haze_length=18, slices=48,
+        rim=0.7, haze=(140, 140, 142), haze_length=9, slices=48,
     )  # fmt: skip
     return paint_clouds(sky, view, sun, look, rng)
 
