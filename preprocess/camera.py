@@ -1,7 +1,9 @@
 """Camera rotation of a clip, frame by frame: what carries a sky that is infinitely far away.
 
-Each frame's points are followed from the frame before (motion) and from keyframes that saw the same
-direction (place: a pan out and back returns to where it began). Two groups are fitted apart, sky
+Points are followed from frame to frame (motion), compared with where they were in a reference frame
+half a second to a second ago (which of them are far: only those still agree on one rotation when
+the camera travels), and matched with keyframes that saw the same direction (place: a pan out and
+back returns to where it began). Two groups are fitted apart, sky
 and far scene, under one rotation model K R K^-1: where they agree they are joined; where they do
 not, either the clouds move by themselves (the scene fits one rotation well) or the scene is near
 and shows parallax (it does not). What a frame cannot tell is held and eased: the angular velocity
@@ -13,7 +15,7 @@ matches far enough apart, and approached slowly so that nothing is seen of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -26,11 +28,15 @@ from preprocess.rotation import (
     fit_rotation_robust,
     from_vector,
     intrinsics,
+    rays,
     rescale,
     rotation_homography,
     to_vector,
 )
-from preprocess.tracks import find_corners, follow
+from preprocess.tracks import PointSet, find_corners, follow
+
+_FAR = 0.3
+"""Least weight by place of a point of the far scene."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +49,14 @@ class CameraOptions:
     """Working size: the frame's longer side; pixels."""
     tolerance_px: float = 0.8
     """Matches within this of a rotation support it."""
-    points: int = 140
-    """Corners sought per group (sky, far scene)."""
+    points: int = 90
+    """Corners sought per group: sky, far scene, near scene."""
+    keyframe_tolerance_px: float = 2.0
+    """The same for matches with keyframes, which lens distortion and small parallax displace."""
     far_reach: float = 0.12
     """Scene this far under the skyline counts 1/e as much as on it; share of the longer side."""
+    reference_frames: int = 14
+    """A new reference is taken this often; points are compared over once to twice as many."""
     keyframes: int = 24
     """Most keyframes kept."""
     correction_px: float = 0.8
@@ -80,15 +90,6 @@ class _Keyframe:
 
 
 @dataclass(frozen=True)
-class _Points:
-    """Corners of one frame, (N, 2) px; whether each lies in the sky; how far away it may be."""
-
-    xy_px: np.ndarray
-    in_sky: np.ndarray
-    weight: np.ndarray
-
-
-@dataclass(frozen=True)
 class StepMatches:
     """Matches between the frame before and this one outside the sky, pixels of the frame."""
 
@@ -102,6 +103,13 @@ class _Shot:
 
     rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    grey: np.ndarray | None = None
+    points: PointSet | None = None
+    age: int = 0
+    """Frames seen of this shot before the current one."""
+    old_rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
+    new_rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
+    """Of the older and the newer reference frame."""
     keyframes: list[_Keyframe] = field(default_factory=list)
     since_keyframe: int = 0
     scene_trust: float = 0.7
@@ -123,14 +131,12 @@ class CameraTracker:
         """Focal length believed now, pixels of the frame."""
         self._search = FocalSearch() if self.options.focal_px is None else None
         self._shot = _Shot()
-        self._before: tuple[np.ndarray, _Points] | None = None
         self.scene_matches = StepMatches(np.empty((0, 2)), np.empty((0, 2)))
         """Scene matches of the last step, for whoever wants the foreground's own motion."""
 
     def cut(self) -> None:
         """A new shot begins with the next frame; the focal length stays."""
         self._shot = _Shot()
-        self._before = None
 
     def step(self, rgb: np.ndarray, sky: np.ndarray | None = None) -> CameraPose:
         """Pose of the next frame.
@@ -140,18 +146,22 @@ class CameraTracker:
         """
         if rgb.shape[:2] != (self.size.height, self.size.width):
             raise ValueError(f"rgb must be {self.size}, got {Size(*rgb.shape[:2])}")
-        small = cv2.resize(rgb, self.work_size.wh, interpolation=cv2.INTER_AREA)
-        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-        points = self._choose_points(grey, sky)
+        grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+        grey = cv2.resize(grey, self.work_size.wh, interpolation=cv2.INTER_AREA)
+        sky_small = np.zeros(grey.shape, np.float32)
+        if sky is not None:
+            sky_small = cv2.resize(sky, self.work_size.wh, interpolation=cv2.INTER_LINEAR)
         shot = self._shot
-        if self._before is None:
-            confidence = 1.0
-        else:
-            fit = self._motion(grey)
-            confidence = self._advance(fit)
+        confidence = 1.0
+        if shot.age > 0:
+            confidence = self._advance(self._motion(grey, sky_small))
+            self._compare_with_reference()
             self._anchor(grey)
-        self._before = (grey, points)
-        self._keep_keyframe(grey, points, confidence)
+        self._add_points(grey, sky_small)
+        self._take_reference()
+        self._keep_keyframe(grey, confidence)
+        shot.grey = grey
+        shot.age += 1
         return self._pose(shot.rotation, confidence)
 
     def _pose(self, rotation: np.ndarray, confidence: float) -> CameraPose:
@@ -162,63 +172,129 @@ class CameraTracker:
     def _camera(self) -> np.ndarray:
         return intrinsics(self.work_size, self.focal_px * self._scale)
 
-    def _choose_points(self, grey: np.ndarray, sky: np.ndarray | None) -> _Points:
-        """Corners well inside the sky, and corners of the scene with their weight as far ones."""
-        count, long_side = self.options.points, max(grey.shape)
-        distance_px = long_side / 40
-        if sky is None:
-            sky_small = np.zeros(grey.shape, np.float32)
-        else:
-            sky_small = cv2.resize(sky, self.work_size.wh, interpolation=cv2.INTER_AREA)
-        safe = cv2.erode(sky_small, np.ones((9, 9), np.uint8), borderType=cv2.BORDER_REFLECT) > 0.95
-        scene = sky_small < 0.5
-        in_sky = find_corners(grey, safe, count, distance_px)
-        if scene.all() or not scene.any():
-            weight_map = np.ones(grey.shape, np.float32)
-        else:
+    def _add_points(self, grey: np.ndarray, sky: np.ndarray) -> None:
+        """Fill up each group (sky, far scene, near scene) where too few points are left.
+
+        Args:
+            sky: (h, w) float32 matte at the working size.
+        """
+        shot, count, long_side = self._shot, self.options.points, max(grey.shape)
+        nothing = PointSet.fresh(np.empty((0, 2)), np.empty(0, bool), np.empty(0, np.float32))
+        points = nothing if shot.points is None else shot.points
+        far_points = ~points.in_sky & (points.weight > _FAR)
+        present = [int(g.sum()) for g in (points.in_sky, far_points, ~points.in_sky & ~far_points)]
+        wanted = [n < (0.7 if shot.age % 5 else 0.9) * count for n in present]
+        if not any(wanted):
+            return
+        safe = cv2.erode(sky, np.ones((7, 7), np.uint8), borderType=cv2.BORDER_REFLECT) > 0.8
+        scene = sky < 0.5
+        weight_map = np.ones(grey.shape, np.float32)
+        if scene.any() and not scene.all():
             below = cv2.distanceTransform(scene.astype(np.uint8), cv2.DIST_L2, 3)
             weight_map = np.exp(-below / (self.options.far_reach * long_side)).astype(np.float32)
-        far = find_corners(grey, scene & (weight_map > 0.3), count, distance_px / 2)
-        near = find_corners(grey, scene & (weight_map <= 0.3), count, distance_px)
-        xy = np.concatenate([in_sky, far, near])
-        label = np.arange(len(xy)) < len(in_sky)
-        columns, rows = np.round(xy).astype(int).T
-        return _Points(xy, label, np.where(label, 1, weight_map[rows, columns]))
+        taken = np.zeros(grey.shape, np.uint8)
+        for x, y in np.round(points.xy_px).astype(int).tolist():
+            cv2.circle(taken, (x, y), long_side // 80, 1, -1)
+        far = weight_map > _FAR
+        masks = safe, scene & far, scene & ~far
+        for i in np.flatnonzero(wanted):
+            in_sky, missing = i == 0, count - present[i]
+            distance_px = long_side / (80 if i == 1 else 40)
+            mask = masks[i]
+            xy = find_corners(grey, mask & (taken == 0), missing, distance_px)
+            columns, rows = np.round(xy).astype(int).T
+            weight = np.ones(len(xy), np.float32) if in_sky else weight_map[rows, columns]
+            points = points.joined(PointSet.fresh(xy, np.full(len(xy), in_sky), weight))
+        shot.points = points
 
-    def _motion(self, grey: np.ndarray) -> RotationFit | None:
-        """Rotation from the frame before to this one, this frame's rays to the last one's."""
-        assert self._before is not None
-        last_grey, last = self._before
-        there, good = follow(last_grey, grey, last.xy_px)
-        scene = good & ~last.in_sky
+    def _motion(self, grey: np.ndarray, sky: np.ndarray) -> RotationFit | None:
+        """Follow the points; rotation from this frame's rays to the last one's."""
+        shot = self._shot
+        assert shot.grey is not None
+        assert shot.points is not None
+        there, good = follow(shot.grey, grey, shot.points.xy_px)
+        before = shot.points.pick(good)
+        after = replace(before, xy_px=there[good])
+        scene = ~before.in_sky
         self.scene_matches = StepMatches(
-            resize_positions(last.xy_px[scene], self.work_size, self.size),
-            resize_positions(there[scene], self.work_size, self.size),
+            resize_positions(before.xy_px[scene], self.work_size, self.size),
+            resize_positions(after.xy_px[scene], self.work_size, self.size),
         )
-        return self._fit(there[good], last.xy_px[good], last.in_sky[good], last.weight[good])
+        weight = before.weight * (0.1 + before.far)
+        matches = after.xy_px, before.xy_px, before.in_sky, weight
+        fit = self._fit(*matches, self.options.tolerance_px)
+        columns, rows = np.round(after.xy_px).astype(int).T
+        matte = sky[rows, columns] if len(after) else np.empty(0, np.float32)
+        shot.points = after.pick(np.where(after.in_sky, matte > 0.5, matte < 0.9))
+        return fit
+
+    def _compare_with_reference(self) -> None:
+        """Learn which points are far, and pull the rotation toward what those say.
+
+        Over a second of travel near things leave any one rotation; what still agrees is far.
+        """
+        shot = self._shot
+        assert shot.points is not None
+        known = np.isfinite(shot.points.old_px[:, 0])
+        points = shot.points.pick(known)
+        weight = points.weight * (0.3 + points.far)
+        matches = points.xy_px, points.old_px, points.in_sky, weight
+        fit = self._fit(*matches, self.options.tolerance_px)
+        if fit is None or fit.count < 8 or fit.share < 0.15:
+            return
+        measured = rays(points.xy_px, self._camera) @ fit.rotation.T
+        error = np.linalg.norm(measured - rays(points.old_px, self._camera), axis=1)
+        agrees = error * self._camera[0, 0] < self.options.tolerance_px
+        far = shot.points.far.copy()
+        far[known] += 0.15 * (agrees - far[known])
+        shot.points = replace(shot.points, far=far)
+        self._pull(shot.old_rotation @ fit.rotation, 0.3 * min(1.0, fit.count / 25))
+
+    def _pull(self, wanted: np.ndarray, gain: float) -> None:
+        """Turn a share `gain` of the way to the rotation `wanted`, at most `correction_px`."""
+        error = to_vector(self._shot.rotation.T @ wanted)
+        most = self.options.correction_px / self._camera[0, 0]
+        step = error * min(gain, most / (float(np.linalg.norm(error)) + 1e-12))
+        self._shot.rotation = _tidy(self._shot.rotation @ from_vector(step))
+
+    def _take_reference(self) -> None:
+        """Every so often the newer reference becomes the older one and this frame the newer."""
+        shot = self._shot
+        assert shot.points is not None
+        if shot.age % self.options.reference_frames:
+            return
+        shot.points = replace(shot.points, old_px=shot.points.new_px, new_px=shot.points.xy_px)
+        shot.old_rotation, shot.new_rotation = shot.new_rotation, shot.rotation.copy()
+        if shot.age == 0:
+            shot.points = replace(shot.points, old_px=shot.points.xy_px)
 
     def _fit(
-        self, source_px: np.ndarray, target_px: np.ndarray, in_sky: np.ndarray, weight: np.ndarray
+        self,
+        source_px: np.ndarray,
+        target_px: np.ndarray,
+        in_sky: np.ndarray,
+        weight: np.ndarray,
+        tolerance_px: float,
     ) -> RotationFit | None:
         """The camera's rotation from sky and scene matches, told apart where they disagree."""
-        camera, tolerance = self._camera, self.options.tolerance_px
+        camera = self._camera
 
         def fit(which: np.ndarray) -> RotationFit | None:
             return fit_rotation_robust(
-                source_px[which], target_px[which], camera, weight[which], tolerance
+                source_px[which], target_px[which], camera, weight[which], tolerance_px
             )
 
         sky, scene = fit(in_sky), fit(~in_sky)
         if sky is None or scene is None:
             return sky or scene
         turn = to_vector(sky.rotation.T @ scene.rotation)
-        if np.linalg.norm(turn) * camera[0, 0] < tolerance or min(sky.quality, scene.quality) < 0.1:
-            if min(sky.quality, scene.quality) < 0.1:
-                return max(sky, scene, key=lambda f: f.quality)
-            joint = fit(np.ones(len(in_sky), bool))
-            return joint or scene
+        if min(sky.quality, scene.quality) < 0.3 * max(sky.quality, scene.quality):
+            return max(sky, scene, key=lambda f: f.quality)
+        if np.linalg.norm(turn) * camera[0, 0] < tolerance_px:
+            return fit(np.ones(len(in_sky), bool)) or scene
         # Parallax leaves part of the scene off any one rotation; drifting clouds leave none.
-        self._shot.scene_trust += 0.1 * ((scene.share > 0.6) - self._shot.scene_trust)
+        trust = self._shot.scene_trust + 0.1 * ((scene.share > 0.6) - self._shot.scene_trust)
+        self._shot.scene_trust = max(trust, 0.25)
         return scene if self._shot.scene_trust * scene.quality > 0.5 * sky.quality else sky
 
     def _advance(self, fit: RotationFit | None) -> float:
@@ -240,16 +316,11 @@ class CameraTracker:
 
     def _anchor(self, grey: np.ndarray) -> None:
         """Pull the rotation toward what the oldest keyframe that can be matched says."""
-        shot, focal = self._shot, self._camera[0, 0]
         for keyframe in self._nearby()[:2]:
             fit = self._match(keyframe, grey)
             if fit is not None and fit.quality > 0.4 and fit.share > 0.45:
                 keyframe.failures = 0
-                error = to_vector(shot.rotation.T @ keyframe.rotation @ fit.rotation)
-                most = self.options.correction_px / focal
-                length = np.linalg.norm(error) + 1e-12
-                step = error * min(0.5 * fit.quality, most / length)
-                shot.rotation = _tidy(shot.rotation @ from_vector(step))
+                self._pull(keyframe.rotation @ fit.rotation, 0.3 * fit.quality)
                 return
             keyframe.failures += 1
 
@@ -270,7 +341,8 @@ class CameraTracker:
             return None
         xy, in_sky, weight = keyframe.xy_px[seen], keyframe.in_sky[seen], keyframe.weight[seen]
         there, good = follow(keyframe.grey, grey, xy, guess[seen])
-        fit = self._fit(there[good], xy[good], in_sky[good], weight[good])
+        matches = there[good], xy[good], in_sky[good], weight[good]
+        fit = self._fit(*matches, self.options.keyframe_tolerance_px)
         if fit is not None and self._search is not None:
             self._refine_focal(there[good], xy[good], weight[good], fit)
         return fit
@@ -293,8 +365,10 @@ class CameraTracker:
         shot.rotation = rescale(shot.rotation, 1 / factor)
         for keyframe in shot.keyframes:
             keyframe.rotation = rescale(keyframe.rotation, 1 / factor)
+        shot.old_rotation = rescale(shot.old_rotation, 1 / factor)
+        shot.new_rotation = rescale(shot.new_rotation, 1 / factor)
 
-    def _keep_keyframe(self, grey: np.ndarray, points: _Points, confidence: float) -> None:
+    def _keep_keyframe(self, grey: np.ndarray, confidence: float) -> None:
         """Remember this frame when nothing remembered looks the same way."""
         shot = self._shot
         shot.since_keyframe += 1
@@ -306,8 +380,11 @@ class CameraTracker:
             if turn < near and keyframe.failures < 3:
                 return
         shot.since_keyframe = 0
+        assert shot.points is not None
+        points = shot.points
+        weight = points.weight * (0.1 + points.far)
         shot.keyframes.append(
-            _Keyframe(grey, points.xy_px, points.in_sky, points.weight, shot.rotation.copy())
+            _Keyframe(grey, points.xy_px, points.in_sky, weight, shot.rotation.copy())
         )
         if len(shot.keyframes) > self.options.keyframes:
             del shot.keyframes[self._most_redundant()]

@@ -10,19 +10,27 @@ import numpy as np
 
 from preprocess.rotation import fit_rotation, rays
 
-_STEPS = np.exp(np.linspace(np.log(0.55), np.log(3.0), 15))
+_COARSE = np.exp(np.linspace(np.log(0.55), np.log(3.0), 15))
+_FINE = np.exp(np.linspace(-0.12, 0.12, 9))
 
 
 class FocalSearch:
-    """Collects the cost of each focal length of a fixed ladder over matched views."""
+    """Collects the cost of each focal length of a ladder over matched views.
 
-    def __init__(self, least_turn: float = 0.06, least_views: int = 6):
+    The first ladder is wide; once it tells, a narrow one is set round its best rung.
+    """
+
+    def __init__(self, least_turn: float = 0.06, least_views: int = 5):
         """`least_turn`: views nearer than this say nothing, as a share of the picture's width."""
         self._least_turn = least_turn
         self._least_views = least_views
-        self._ladder_px: np.ndarray | None = None
-        self._cost = np.zeros(len(_STEPS))
+        self._ladder_px = np.empty(0)
+        self._cost = np.empty(0)
         self._views = 0
+        self._coarse_px: float | None = None
+
+    def _climb(self, ladder_px: np.ndarray) -> None:
+        self._ladder_px, self._cost, self._views = ladder_px, np.zeros(len(ladder_px)), 0
 
     def add(
         self, source_px: np.ndarray, target_px: np.ndarray, weight: np.ndarray, camera: np.ndarray
@@ -33,24 +41,33 @@ class FocalSearch:
         reach = np.ptp(source_px[:, 0]) / width + np.ptp(source_px[:, 1]) / height
         if len(source_px) < 20 or moved < self._least_turn * width or reach < 0.8:
             return
-        if self._ladder_px is None:
-            self._ladder_px = _STEPS * (camera[0, 0])
-        costs = np.array([_cost(source_px, target_px, weight, camera, f) for f in self._ladder_px])
-        self._cost = 0.98 * self._cost + costs
+        if not len(self._ladder_px):
+            self._climb(_COARSE * camera[0, 0])
+        costs = [_cost(source_px, target_px, weight, camera, f) for f in self._ladder_px]
+        self._cost = 0.98 * self._cost + np.array(costs)
         self._views += 1
+        if self._views < self._least_views:
+            return
+        i = int(self._cost.argmin())
+        inside = 0 < i < len(self._cost) - 1
+        if self._coarse_px is None:
+            clear = min(self._cost[0], self._cost[-1]) > 1.2 * self._cost[i]
+            if inside and clear:
+                self._coarse_px = float(self._ladder_px[i])
+                self._climb(_FINE * self._coarse_px)
+        elif not inside:  # the best lies beyond the narrow ladder: move it there
+            self._coarse_px = float(self._ladder_px[i])
+            self._climb(_FINE * self._coarse_px)
 
     def best_px(self) -> float | None:
         """The focal length that fits best, pixels; None while the views do not tell."""
-        if self._ladder_px is None or self._views < self._least_views:
+        if self._coarse_px is None or self._views < self._least_views:
             return None
-        cost = self._cost
-        i = int(cost.argmin())
-        if not 0 < i < len(cost) - 1 or min(cost[0], cost[-1]) < 1.2 * cost[i]:
-            return None
-        left, middle, right = cost[i - 1 : i + 2]
+        i = int(np.clip(self._cost.argmin(), 1, len(self._cost) - 2))
+        left, middle, right = self._cost[i - 1 : i + 2]
         shift = 0.5 * (left - right) / max(left - 2 * middle + right, 1e-12)
-        step = np.log(_STEPS[1] / _STEPS[0])
-        return float(self._ladder_px[i] * np.exp(step * np.clip(shift, -0.5, 0.5)))
+        step = np.log(self._ladder_px[1] / self._ladder_px[0])
+        return float(self._ladder_px[i] * np.exp(step * np.clip(shift, -1, 1)))
 
 
 def _cost(

@@ -117,9 +117,9 @@ def fit_rotation_robust(
         return None
     a, b, focal = rays(source_px, camera), rays(target_px, camera), camera[0, 0]
     candidates = _pair_rotations(a, b, weight)
-    moved = np.einsum("kij,nj->kni", candidates, a)
-    error = focal * np.linalg.norm(moved - b, axis=2)
-    cost = (np.minimum(error / tolerance_px, 1) ** 2 * weight).sum(axis=1)
+    cosine = np.einsum("kni,ni->kn", a @ candidates.transpose(0, 2, 1), b)
+    squared = (focal / tolerance_px) ** 2 * 2 * (1 - cosine)  # |R a - b|^2 = 2 - 2 b . R a
+    cost = np.minimum(squared, 1) @ weight
     rotation = candidates[int(cost.argmin())]
     for _ in range(6):
         error = focal * np.linalg.norm(a @ rotation.T - b, axis=1)
@@ -139,7 +139,7 @@ def fit_rotation_robust(
 
 
 def _pair_rotations(
-    a: np.ndarray, b: np.ndarray, weight: np.ndarray, count: int = 96
+    a: np.ndarray, b: np.ndarray, weight: np.ndarray, count: int = 64
 ) -> np.ndarray:
     """(count, 3, 3): rotations that carry random pairs of rays `a` onto their partners in `b`."""
     rng = np.random.default_rng(len(a))  # the same matches give the same answer

@@ -82,13 +82,12 @@ def errors_deg(poses, rotations) -> np.ndarray:
     return np.degrees([angle_between(p.rotation, r) for p, r in zip(poses, rotations, strict=True)])
 
 
-def shaky_pan(count: int = 40) -> list[np.ndarray]:
+def shaky_pan(count: int = 24) -> list[np.ndarray]:
     t = np.arange(count)
     shake = np.random.default_rng(3).normal(0, 0.1, (count, 2)).cumsum(axis=0)
     shake -= shake[0]
     return [
-        turn(-0.35 * i + shake[i, 0], 0.06 * i + shake[i, 1], 2 * np.sin(i / 9) * (i > 0))
-        for i in t
+        turn(-0.5 * i + shake[i, 0], 0.06 * i + shake[i, 1], 2 * np.sin(i / 9) * (i > 0)) for i in t
     ]
 
 
@@ -106,13 +105,14 @@ def shaky_pan(count: int = 40) -> list[np.ndarray]:
 def test_rotation_is_found(name, sky_texture, ground_texture, drift_px):
     rotations = shaky_pan()
     poses = track(Pan(sky_texture, ground_texture), rotations, drift_px)
-    assert np.median(errors_deg(poses, rotations)) < 0.1, name
-    assert errors_deg(poses, rotations).max() < 0.3, name
+    errors = errors_deg(poses, rotations)
+    assert np.median(errors) < 0.1, name
+    assert errors.max() < 0.3, name
     assert np.mean([p.confidence for p in poses]) > 0.5, name
 
 
 def test_pan_out_and_back_returns_to_the_start():
-    out = [turn(-0.5 * i, 0.1 * i) for i in range(41)]
+    out = [turn(-0.9 * i, 0.15 * i) for i in range(21)]
     rotations = out + out[::-1]
     poses = track(Pan(sky_texture=0.0), rotations)
     assert errors_deg(poses, rotations)[-1] < 0.1
@@ -120,19 +120,19 @@ def test_pan_out_and_back_returns_to_the_start():
 
 def test_focal_length_is_refined_from_a_pan():
     true_px = 1.5 * default_focal_px(SIZE)
-    rotations = [turn(-0.25 * i, 0.05 * i) for i in range(70)]
+    rotations = [turn(-0.5 * i, 0.05 * i) for i in range(36)]
     pan = Pan(sky_texture=20.0, focal_px=true_px)
     tracker = CameraTracker(SIZE)
     for rotation in rotations:
         tracker.step(*pan.render(rotation))
-    assert tracker.focal_px == pytest.approx(true_px, rel=0.12)
+    assert tracker.focal_px == pytest.approx(true_px, rel=0.03)
 
 
 def test_a_wrong_focal_length_still_keeps_the_sky_on_the_scene():
     """With one focal length too long by half the sky's middle must follow the scene's pixels."""
     true_px = default_focal_px(SIZE) / 1.5
     pan = Pan(sky_texture=20.0, focal_px=true_px)
-    rotations = [turn(-0.3 * i) for i in range(30)]
+    rotations = [turn(-0.3 * i) for i in range(14)]
     options = CameraOptions(focal_px=1.5 * true_px)
     poses = track(pan, rotations, options=options)
     middle = np.array([(SIZE.width - 1) / 2, (SIZE.height - 1) / 2, 1])
@@ -224,7 +224,7 @@ def test_pinned_direction_of_rotation_homography():
     camera = intrinsics(SIZE, 300.0)
     middle = np.array([(SIZE.width - 1) / 2, (SIZE.height - 1) / 2, 1])
     moved = rotation_homography(turn(1.0), camera) @ middle
-    expected = middle[:2] + [300 * np.tan(np.radians(1)), 0]
+    expected = middle[:2] + np.array([300 * np.tan(np.radians(1)), 0])
     np.testing.assert_allclose(moved[:2] / moved[2], expected)
 
 
