@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-if TYPE_CHECKING:  # only for types: torch takes seconds to import, and most commands need none of it
+if TYPE_CHECKING:  # torch takes seconds to import, and most commands need none of it
     from torch import Tensor
 
 Array = TypeVar("Array", np.ndarray, "Tensor")
