@@ -27,7 +27,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	touch $@
 
 demo: $(VENV)/installed
-	$(if $(CLIP),,$(BIN)/python -m tests.synthetic --out build/demo.mp4 --truth data/demo_truth)
+	$(if $(CLIP),,$(BIN)/python -m tests.synthetic --out build/demo.mp4)
 	$(BIN)/python -m preprocess "$(INPUT)" --out data/$(NAME) --masks sky
 	$(BIN)/python train.py data/$(NAME) --out runs/$(NAME) --resume
 	mkdir -p $(OUT)
