@@ -30,10 +30,11 @@ NETWORKS = NetworksConfig(
 
 
 def test_encoding_order_and_values_are_pinned():
-    """Octave by octave, sines of all coordinates before cosines; 1/6 and 1/2 tell them apart."""
-    encoded = positional_encoding(torch.tensor([[1 / 6, 1 / 2]], dtype=torch.float64), 2)
-    half = 3**0.5 / 2
-    expected = [0.5, 1, half, 0, half, 0, 0.5, -1]  # pi/6, pi/2, then pi/3, pi
+    """Octave by octave, sines of all coordinates before cosines; all eight values differ."""
+    x, y = 0.3, 0.1
+    encoded = positional_encoding(torch.tensor([[x, y]], dtype=torch.float64), 2)
+    angles = [math.pi * x, math.pi * y], [2 * math.pi * x, 2 * math.pi * y]
+    expected = [f(angle) for octave in angles for f in (math.sin, math.cos) for angle in octave]
     assert_close(encoded, torch.tensor([expected], dtype=torch.float64))
 
 
