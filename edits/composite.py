@@ -67,20 +67,18 @@ def composite_frame(frame: np.ndarray, edits: Sequence[LayerEdit]) -> np.ndarray
     Returns:
         (H, W, 3) of the same type.
     """
-    peak = float(np.iinfo(frame.dtype).max)
-    values = None
-    for edit in edits:
-        box = bounding_box(edit.share >= SHARE_STEP)
-        if box is None or not edit.paints:
-            continue
-        scaled = frame.astype(np.float32) * np.float32(1 / peak)
-        values = scaled.copy() if values is None else values
-        values[box] += layer_delta(scaled, edit, box)
-    if values is None:
+    boxes = [bounding_box(edit.share) if edit.paints else None for edit in edits]
+    landing = [(e, box) for e, box in zip(edits, boxes, strict=True) if box is not None]
+    if not landing:
         return frame.copy()
-    np.multiply(values, np.float32(peak), out=values)
-    np.rint(values, out=values)
-    return np.clip(values, 0, peak, out=values).astype(frame.dtype)
+    peak = np.float32(np.iinfo(frame.dtype).max)
+    if len(landing) == 1 and _is_replacement(landing[0][0]):
+        return _replaced(frame, *landing[0])
+    scaled = frame.astype(np.float32) * (1 / peak)
+    values = scaled.copy()
+    for edit, box in landing:
+        values[box] += layer_delta(scaled, edit, box)
+    return _quantised(values, frame.dtype)
 
 
 def layer_delta(frame: np.ndarray, edit: LayerEdit, box: tuple[slice, slice]) -> np.ndarray:
@@ -92,14 +90,12 @@ def layer_delta(frame: np.ndarray, edit: LayerEdit, box: tuple[slice, slice]) ->
     Returns:
         (h, w, 3) float32.
     """
-    share = edit.share[box].copy()
-    share[share < SHARE_STEP] = 0
-    share[share > 1 - SHARE_STEP] = 1
+    share = _snapped(edit.share[box])
     old = frame[box].copy()
-    partial = (share > 0) & (share < 1)
-    if partial.any():
+    at = np.nonzero((share > 0) & (share < 1))
+    if at[0].size:
         estimate = estimate_color(frame, edit.share, edit.prior)[box]
-        old[partial] = own_color(old[partial], share[partial][:, None], estimate[partial])
+        old[at] = own_color(old[at], share[at][:, None], estimate[at])
     new, through = old, np.ones((*share.shape, 1), np.float32)
     for paint in edit.paints:
         sampled = _sampled(paint, edit, box)
@@ -110,6 +106,56 @@ def layer_delta(frame: np.ndarray, edit: LayerEdit, box: tuple[slice, slice]) ->
         grain = grain_of(frame[box] - (0 if edit.prior is None else edit.prior[box]), share)
         new = new + edit.keep_grain * (1 - through) * grain
     return share[..., None] * (new - old)
+
+
+def _is_replacement(edit: LayerEdit) -> bool:
+    """Whether the last paint hides all that the layer showed before."""
+    last = edit.paints[-1]
+    shaded = edit.gain is not None and last.takes_shading
+    return last.opaque and last.blend == "normal" and edit.keep_grain == 0 and not shaded
+
+
+def _replaced(frame: np.ndarray, edit: LayerEdit, box: tuple[slice, slice]) -> np.ndarray:
+    """`composite_frame` for one layer under opaque paint: only mixed pixels need arithmetic."""
+    peak = np.float32(np.iinfo(frame.dtype).max)
+    share = _snapped(edit.share[box])
+    new = edit.paints[-1].sample(edit.uv[box], edit.time_s)
+    out = frame.copy()
+    np.copyto(out[box], _levels(new, frame.dtype), where=(share == 1)[..., None])
+    at = np.nonzero((share > 0) & (share < 1))
+    if at[0].size:
+        scaled = frame.astype(np.float32) * (1 / peak)
+        estimate = estimate_color(scaled, edit.share, edit.prior)[box]
+        wanted = new[at][:, :3].astype(np.float32)
+        wanted *= 1 / 255 if new.dtype == np.uint8 else 1
+        mixed = replace_layer(scaled[box][at], share[at], estimate[at], wanted)
+        out[box][at] = _quantised(mixed, frame.dtype)
+    return out
+
+
+def _snapped(share: np.ndarray) -> np.ndarray:
+    """Shares with what is as good as 0 or 1 made so."""
+    share = np.where(share < SHARE_STEP, np.float32(0), share)
+    share[share > 1 - SHARE_STEP] = 1
+    return share
+
+
+def _quantised(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """[0, 1] to whole levels of `dtype`, rounded and kept in range; `values` is used up."""
+    peak = np.float32(np.iinfo(dtype).max)
+    np.multiply(values, peak, out=values)
+    np.rint(values, out=values)
+    return np.clip(values, 0, peak, out=values).astype(dtype)
+
+
+def _levels(rgba: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """(H, W, 4) paint, uint8 or float32, as (H, W, 3) levels of `dtype`."""
+    rgb = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
+    if rgb.dtype == dtype:
+        return rgb
+    if rgb.dtype == np.uint8:
+        return rgb.astype(dtype) * dtype.type(257)
+    return _quantised(rgb, dtype)
 
 
 def grain_of(residual: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -133,9 +179,14 @@ def grain_of(residual: np.ndarray, share: np.ndarray) -> np.ndarray:
     return np.where(solid[..., None], fine, 0)
 
 
-def bounding_box(inside: np.ndarray) -> tuple[slice, slice] | None:
-    """Rows and columns that enclose every True of an (H, W) bool array; None when there is none."""
-    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+def bounding_box(share: np.ndarray) -> tuple[slice, slice] | None:
+    """Rows and columns that enclose every share of more than next to nothing; None without any.
+
+    Args:
+        share: (H, W) float32.
+    """
+    rows = np.flatnonzero(cv2.reduce(share, 1, cv2.REDUCE_MAX) >= SHARE_STEP)
+    columns = np.flatnonzero(cv2.reduce(share, 0, cv2.REDUCE_MAX) >= SHARE_STEP)
     if rows.size == 0:
         return None
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
@@ -151,8 +202,6 @@ def _sampled(paint: Paint, edit: LayerEdit, box: tuple[slice, slice]) -> np.ndar
     sampled = paint.sample(edit.uv[box], edit.time_s)
     if sampled.dtype == np.uint8:
         sampled = sampled.astype(np.float32) * np.float32(1 / 255)
-    if sampled.shape[2] == 3:
-        sampled = np.dstack([sampled, np.ones(sampled.shape[:2], np.float32)])
     if edit.gain is not None and paint.takes_shading:
         shaded = np.minimum(sampled[..., :3] * edit.gain[box], sampled[..., 3:])
         sampled = np.dstack([shaded, sampled[..., 3]])

@@ -5,6 +5,8 @@ Williams 1983, "Pyramidal Parametrics"; the level follows from how many texels o
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -20,7 +22,7 @@ class Pyramid:
     """A texture and its halvings, made when first needed.
 
     Args:
-        texels: (H, W, C) float32 or uint8, C = 3 or 4; with alpha, premultiplied.
+        texels: (H, W, C) float32 or uint8, C = 3 or 4 (which is faster); premultiplied.
         border: OpenCV border mode beyond the texture; `cv2.BORDER_CONSTANT` means 0.
     """
 
@@ -49,7 +51,7 @@ class Pyramid:
         Returns:
             (H, W, C) of the texture's own type.
         """
-        if not np.isfinite(xy).all():
+        if not cv2.checkRange(xy)[0]:
             xy = np.nan_to_num(xy, nan=-1e6, posinf=1e6, neginf=-1e6)
         top = int(np.log2(max(1, min(self.size.wh))))
         wanted = np.clip(levels_of(xy) + LEVEL_BIAS, 0, top)
@@ -77,8 +79,9 @@ class Pyramid:
         texels = self.level(number)
         if number:
             xy = resize_positions(xy, self.size, Size(*texels.shape[:2]))
-        x, y = cv2.split(xy.astype(np.float32))
-        return cv2.remap(texels, x, y, cv2.INTER_LINEAR, borderMode=self._border)
+        positions = xy.astype(np.float32, copy=False)
+        none: Any = None  # the stubs want a second map; an empty one reads past its end
+        return cv2.remap(texels, positions, none, cv2.INTER_LINEAR, borderMode=self._border)
 
 
 def levels_of(xy: np.ndarray) -> np.ndarray:

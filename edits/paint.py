@@ -31,6 +31,8 @@ class Paint(Protocol):
     """A key of `edits.blend.BLEND_MODES`."""
     takes_shading: bool
     """Whether the layer's shading (light that changes over the clip) falls on it."""
+    opaque: bool
+    """Whether its opacity is 1 wherever it may be sampled."""
 
     def sample(self, uv: np.ndarray, time_s: float) -> np.ndarray:
         """Colour times opacity, and opacity, at atlas positions.
@@ -39,7 +41,7 @@ class Paint(Protocol):
             uv: (H, W, 2) float32, texels of the layer's canvas, (x, y) order.
             time_s: presentation time of the frame, seconds.
         Returns:
-            (H, W, 4), or (H, W, 3) when opaque; float32 in [0, 1] or uint8.
+            (H, W, 4), float32 in [0, 1] or uint8.
         """
         ...
 
@@ -53,7 +55,10 @@ class PaintSource(Protocol):
 
 
 class PicturePaint:
-    """A picture stretched over the whole canvas, edge to edge."""
+    """A picture stretched over the whole canvas, edge to edge.
+
+    border: OpenCV border mode beyond the canvas; `cv2.BORDER_CONSTANT` means no paint there.
+    """
 
     def __init__(
         self,
@@ -66,6 +71,7 @@ class PicturePaint:
     ):
         self.blend = blend
         self.takes_shading = takes_shading
+        self.opaque = picture.opaque and border != cv2.BORDER_CONSTANT
         self._canvas = canvas
         self._pyramid = Pyramid(picture.premultiplied(), border)
 

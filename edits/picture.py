@@ -34,6 +34,10 @@ class Picture:
     def size(self) -> Size:
         return Size(*self.rgb.shape[:2])
 
+    @property
+    def opaque(self) -> bool:
+        return self.alpha is None or bool((self.alpha == 1).all())
+
     def premultiplied(self) -> np.ndarray:
         """(H, W, 4) float32: colour times opacity, and opacity; what may be filtered."""
         alpha = np.ones(self.rgb.shape[:2], np.float32) if self.alpha is None else self.alpha

@@ -39,10 +39,11 @@ class Placement:
     picture: Size
 
     def to_picture(self, uv: np.ndarray) -> np.ndarray:
-        """(..., 2) canvas texels to picture pixels."""
-        scale = np.array(self.scale, np.float32)
-        middle = np.array([self.picture.width - 1, self.picture.height - 1], np.float32) / 2
-        return uv * scale + (middle - np.array(self.centre, np.float32) * scale)
+        """(..., 2) float32 canvas texels to picture pixels."""
+        x, y = (self.picture.width - 1) / 2, (self.picture.height - 1) / 2
+        (cx, cy), (sx, sy) = self.centre, self.scale
+        affine = np.array([[sx, 0, x - cx * sx], [0, sy, y - cy * sy]])
+        return cv2.transform(uv.reshape(-1, 1, 2), affine).reshape(uv.shape)
 
 
 def cover_fit(picture: Size, view: CanvasView, edit: SkyEdit) -> Placement:
@@ -101,12 +102,13 @@ class PictureSky:
     """A flat picture that covers what the clip sees, and is mirrored beyond its borders."""
 
     def __init__(self, edit: SkyEdit, picture: Picture):
-        texels = picture.rgb if picture.alpha is None else picture.premultiplied()
         self._edit = edit
-        self._pyramid = Pyramid(texels, cv2.BORDER_REFLECT)
+        self._opaque = picture.opaque
+        self._pyramid = Pyramid(picture.premultiplied(), cv2.BORDER_REFLECT)
 
     def place(self, view: CanvasView) -> Paint:
-        return PlacedSky(cover_fit(self._pyramid.size, view, self._edit), self._pyramid)
+        placement = cover_fit(self._pyramid.size, view, self._edit)
+        return PlacedSky(placement, self._pyramid, opaque=self._opaque)
 
 
 class PlacedSky:
@@ -115,7 +117,8 @@ class PlacedSky:
     blend = "normal"
     takes_shading = False
 
-    def __init__(self, placement: Placement, pyramid: Pyramid):
+    def __init__(self, placement: Placement, pyramid: Pyramid, *, opaque: bool):
+        self.opaque = opaque
         self._placement = placement
         self._pyramid = pyramid
 
@@ -128,6 +131,7 @@ class VideoSky:
 
     blend = "normal"
     takes_shading = False
+    opaque = True
 
     def __init__(self, edit: SkyEdit, video: LoopedVideo):
         self._edit = edit
@@ -142,7 +146,8 @@ class VideoSky:
         if self._placement is None:
             raise ValueError("place() must be called before sample()")
         picture = self._video.at(time_s * self._edit.speed)
-        return Pyramid(picture, cv2.BORDER_REFLECT).sample(self._placement.to_picture(uv))
+        rgba = cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA)  # four channels are sampled faster
+        return Pyramid(rgba, cv2.BORDER_REFLECT).sample(self._placement.to_picture(uv))
 
 
 class PanoramaSky:
@@ -176,7 +181,8 @@ class PanoramaSky:
         angles = (edit.yaw_deg, edit.pitch_deg)
         rgb = perspective_view(panorama, size, focal * detail, axis, angles)
         scale = (size.width / region.width, size.height / region.height)
-        return PlacedSky(Placement(region.centre, scale, size), Pyramid(rgb, cv2.BORDER_REFLECT))
+        pyramid = Pyramid(Picture(rgb, None).premultiplied(), cv2.BORDER_REFLECT)
+        return PlacedSky(Placement(region.centre, scale, size), pyramid, opaque=True)
 
 
 def _flipped(picture: Picture, flip: bool) -> Picture:

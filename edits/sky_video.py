@@ -17,7 +17,7 @@ FADE_S = 1.0
 """Length of the cross-fade; at most a quarter of the video."""
 
 _TIME_SLACK = 0.1
-"""In frames: containers round times to 1 ms, which must not show a frame twice and skip the next."""
+"""In frames: containers round times to 1 ms; that must not show one frame twice and skip one."""
 
 
 class LoopedVideo:

@@ -90,9 +90,10 @@ def test_beyond_its_border_a_sky_is_mirrored_without_a_seam():
     paint = PictureSky(sky_edit(), Picture(rgb, None)).place(CanvasView(WHOLE, WHOLE))
     wide = pixel_grid(Size(30, 240)) - np.float32([80, 0])
     found = paint.sample(wide, 0.0)
-    assert found[:, 80:160] == pytest.approx(rgb, abs=1e-6)
-    assert found[:, :80] == pytest.approx(rgb[:, ::-1], abs=1e-6)
-    assert found[:, 160:] == pytest.approx(rgb[:, ::-1], abs=1e-6)
+    assert (found[..., 3] == 1).all()
+    assert found[:, 80:160, :3] == pytest.approx(rgb, abs=1e-6)
+    assert found[:, :80, :3] == pytest.approx(rgb[:, ::-1], abs=1e-6)
+    assert found[:, 160:, :3] == pytest.approx(rgb[:, ::-1], abs=1e-6)
 
 
 # --- which pictures are paint for the atlas
