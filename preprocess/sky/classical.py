@@ -11,6 +11,8 @@ At low resolution, twice over, a quadratic logistic model of the log odds of sky
 Then causal smoothing in time, and a guided filter up to full size. The 600-odd coefficients lie in
 `classical.safetensors`; `preprocess.sky.classical_fit` computes them from pairs of pictures and
 mattes.
+
+Known failures: large nearby cumulus is taken for ground, and so are deep orange skies.
 """
 
 from __future__ import annotations

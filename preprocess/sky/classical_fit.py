@@ -14,7 +14,6 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from safetensors.numpy import save
@@ -119,8 +118,8 @@ def fit(images: Path, masks: Path, seed: int = 0) -> tuple[QuadraticLogit, Quadr
             targets.append(matte.ravel()[some])
             weight = 1.0 if matte.max() > 0.5 else _NO_SKY_WEIGHT
             weights.append(np.full(len(some), weight, np.float32))
-        data = (np.concatenate(part) for part in (rows, targets, weights))
-        models.append(fit_logit(*data, decay))
+        data = [np.concatenate(part) for part in (rows, targets, weights)]
+        models.append(fit_logit(data[0], data[1], data[2], decay))
     return models[0], models[1]
 
 
@@ -130,9 +129,9 @@ def main() -> None:
     parser.add_argument("--masks", type=Path, required=True, help="mattes of the same names")
     parser.add_argument("--out", type=Path, default=COEFFICIENTS)
     options = parser.parse_args()
-    cv2.setNumThreads(2)
+    models = fit(options.images, options.masks)
     data = {}
-    for name, model in zip(("appearance", "context"), fit(options.images, options.masks)):
+    for name, model in zip(("appearance", "context"), models, strict=True):
         for part in ("mean", "scale", "matrix"):
             data[f"{name}.{part}"] = np.ascontiguousarray(getattr(model, part), np.float32)
     write_bytes(options.out, save(data))

@@ -130,15 +130,15 @@ def _covariances(i: np.ndarray, mean_i: np.ndarray, mean, eps: float) -> list[np
 
 
 def _solve_symmetric(upper: list[np.ndarray], right: np.ndarray) -> np.ndarray:
-    """Solve the symmetric 3x3 system of every pixel by cofactors: (H, W, 3)."""
-    rr, rg, rb, gg, gb, bb = upper
+    """Solve the symmetric 3x3 system of every pixel by cofactors: (H, W, 3) float32.
+
+    In float64: where the channels go together (grey pictures), determinants are as small as eps^2.
+    """
+    rr, rg, rb, gg, gb, bb = (plane.astype(np.float64) for plane in upper)
     c_rr, c_rg, c_rb = gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb
     c_gg, c_gb, c_bb = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
     x, y, z = right[..., 0], right[..., 1], right[..., 2]
-    solved = np.stack(
-        [c_rr * x + c_rg * y + c_rb * z, c_rg * x + c_gg * y + c_gb * z]
-        + [c_rb * x + c_gb * y + c_bb * z],
-        axis=2,
-    )
+    rows = (c_rr, c_rg, c_rb), (c_rg, c_gg, c_gb), (c_rb, c_gb, c_bb)
+    solved = np.stack([p * x + q * y + r * z for p, q, r in rows], axis=2)
     determinant = rr * c_rr + rg * c_rg + rb * c_rb
-    return solved / determinant[..., None]
+    return (solved / determinant[..., None]).astype(np.float32)
