@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from atlas.config import AlignConfig
-from atlas.coords import Size, pixel_grid
+from atlas.coords import Size, pixel_grid, resize_positions
 from atlas.layered import LayerMotion, lattice_shape
 from atlas.matches import texture_measure
 from atlas.store import ClipStore
@@ -26,11 +26,17 @@ from atlas.texture import SplatSum, fill_unseen, sample
 log = logging.getLogger(__name__)
 
 
+HALF_SIZE_SIGMA_PX = 8.0
+"""Rounds that smooth the flow at least this widely work at half the frame size."""
+
+
 class LayerAligner:
     """Holds one layer's growing residual and does the rounds."""
 
     def __init__(self, store: ClipStore, layer: int, motion: LayerMotion, options: AlignConfig):
-        self.store = store
+        self.full = store
+        self.half = _half_store(store)
+        self.store = store  # the one of the present round
         self.layer = layer
         self.options = options
         self.motion = motion
@@ -38,11 +44,14 @@ class LayerAligner:
             shape = (store.frame_count, *lattice_shape(store.size, motion.stride_px), 2)
             motion.residual = np.zeros(shape, np.float32)
         self._texture: np.ndarray | None = None
-        self._identity = pixel_grid(store.size)
 
     def run(self) -> Iterator[int]:
         """Do all rounds; yields after each one its number, from 0."""
         for number, sigma_px in enumerate(self.options.sigmas_px):
+            # a wide window needs no fine flow: half the size costs a quarter
+            self.store = self.half if sigma_px >= HALF_SIZE_SIGMA_PX else self.full
+            self._identity = pixel_grid(self.store.size)
+            self._canvas = self._scaled_canvas()
             self._texture = self.splat_texture()
             assert self.motion.residual is not None
             self.motion.residual += self._every_frame(partial(self._delta, sigma_px=sigma_px))
@@ -50,17 +59,31 @@ class LayerAligner:
                 self._relax_along_flow(sigma_px)
             yield number
 
+    def _uv(self, t: int) -> np.ndarray:
+        """(H, W, 2) texels of frame `t` at the present round's size."""
+        return self.motion.uv(t, self.full.size, self.store.size)
+
+    def _scaled_canvas(self) -> Size:
+        """The canvas at the scale of the present round's frames."""
+        scale = self.store.size.width / self.full.size.width
+        canvas = self.motion.canvas
+        return Size(max(round(canvas.height * scale), 1), max(round(canvas.width * scale), 1))
+
+    def _on_canvas(self, uv: np.ndarray) -> np.ndarray:
+        """Texels of the layer's canvas as texels of the present round's."""
+        return resize_positions(uv, self.motion.canvas, self._canvas)
+
     def splat_texture(self) -> np.ndarray:
         """(h, w, 3) float32 robust mean of the frames on the canvas, holes filled."""
-        total = SplatSum(self.motion.canvas)
+        total = SplatSum(self._canvas)
         for t in range(self.store.frame_count):
             share = self.store.share(self.layer, t)
             if not (share > 0.5).any():
                 continue
-            uv = self.motion.uv(t, self.store.size)
+            uv = self._on_canvas(self._uv(t))
             frame = self.store.frame(t).astype(np.float32) / 255
             weight = np.where(share > 0.5, share**2, 0)
-            if self._texture is not None:
+            if self._texture is not None and Size(*self._texture.shape[:2]) == self._canvas:
                 residual = ((frame - sample(self._texture, uv)) ** 2).mean(-1)
                 weight = weight * (1 / (1 + residual / self.options.robust_sigma**2))
             total.add(
@@ -78,14 +101,17 @@ class LayerAligner:
         share = self.store.share(self.layer, t)
         if not (share > 0.5).any():
             return np.zeros_like(self.motion.residual[t])
-        uv = self.motion.uv(t, self.store.size)
-        seen = np.rint(sample(self._texture, uv) * 255).clip(0, 255).astype(np.uint8)
+        uv = self._uv(t)
+        seen = (
+            np.rint(sample(self._texture, self._on_canvas(uv)) * 255).clip(0, 255).astype(np.uint8)
+        )
         seen = cv2.cvtColor(seen, cv2.COLOR_RGB2GRAY)
         own = share * self.store.grey(t) + (1 - share) * seen
         own = np.rint(own).astype(np.uint8)
         flow = _dis().calc(own, seen, None)
+        limit = self.options.max_step_px * self.store.size.width / self.full.size.width
         length = np.linalg.norm(flow, axis=-1)
-        flow *= np.minimum(1, self.options.max_step_px / np.maximum(length, 1e-6))[..., None]
+        flow *= np.minimum(1, limit / np.maximum(length, 1e-6))[..., None]
         moved = cv2.remap(
             uv, self._identity + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
@@ -99,7 +125,7 @@ class LayerAligner:
         """Normalised Gaussian averages of (H, W, 2) `delta` at the lattice points."""
         stride = self.motion.stride_px
         stacked = np.dstack([delta * weight[..., None], weight])
-        lattice = _to_lattice(stacked, stride, self.store.size)
+        lattice = _to_lattice(stacked, stride, self.full.size)
         sigma = max(sigma_px / stride, 0.3)
         lattice = cv2.GaussianBlur(lattice, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
         return lattice[..., :2] / (lattice[..., 2:] + 0.02)
@@ -120,8 +146,7 @@ class LayerAligner:
             return np.stack(list(pool.map(change, range(self.store.frame_count))))
 
     def _pull(self, t: int, sigma_px: float) -> np.ndarray:
-        size = self.store.size
-        uv = self.motion.uv(t, size)
+        uv = self._uv(t)
         share = self.store.share(self.layer, t)
         total, weight = np.zeros_like(uv), np.full(uv.shape[:2], 1e-3, np.float32)
         for other in (t - 1, t + 1):
@@ -130,7 +155,7 @@ class LayerAligner:
             there = self._identity + self.store.flow(t, other).astype(np.float32)
             stacked = np.dstack(
                 [
-                    self.motion.uv(other, size),
+                    self._uv(other),
                     self.store.flow(other, t).astype(np.float32),
                     self.store.share(self.layer, other),
                 ]
@@ -146,12 +171,23 @@ class LayerAligner:
 
 
 def _to_lattice(values: np.ndarray, stride_px: int, size: Size) -> np.ndarray:
-    """Area averages of (H, W, C) values about the lattice points."""
+    """Area averages of (H, W, C) values about the lattice points of a frame of `size`.
+
+    The values may come at a smaller size of the same frame.
+    """
+    height, width = values.shape[:2]
     h, w = lattice_shape(size, stride_px)
-    blurred = cv2.blur(values, (stride_px | 1, stride_px | 1), borderType=cv2.BORDER_REFLECT_101)
-    y = np.minimum(np.arange(h) * stride_px, size.height - 1)
-    x = np.minimum(np.arange(w) * stride_px, size.width - 1)
-    return np.ascontiguousarray(blurred[np.ix_(y, x)])
+    reach = max(round(stride_px * width / size.width), 1) | 1
+    blurred = cv2.blur(values, (reach, reach), borderType=cv2.BORDER_REFLECT_101)
+    y = np.rint((np.arange(h) * stride_px + 0.5) * height / size.height - 0.5).astype(int)
+    x = np.rint((np.arange(w) * stride_px + 0.5) * width / size.width - 0.5).astype(int)
+    return np.ascontiguousarray(blurred[np.ix_(y.clip(0, height - 1), x.clip(0, width - 1))])
+
+
+def _half_store(store: ClipStore) -> ClipStore:
+    """The same clip at half the size; the clip itself where it is too small for that."""
+    half = Size(max(store.size.height // 2, 1), max(store.size.width // 2, 1))
+    return store if min(half.wh) < 64 else ClipStore(store.clip, store.budget_mb / 4, half)
 
 
 def _dis() -> cv2.DISOpticalFlow:

@@ -155,8 +155,10 @@ def estimate_focal(near: list[Matches], kind: _Model, frame_count: int) -> float
     robust error by 2 %.
     """
     reach = max(1, min(frame_count // 10, 12))
-    longer = [_joined(near, t, reach) for t in range(0, max(frame_count - 1 - reach, 1), reach)]
-    longer = [m for m in longer if m is not None]
+    if not near:
+        return kind.focal_px
+    joined = [_joined(near, t, reach) for t in range(0, max(frame_count - 1 - reach, 1), reach)]
+    longer = [m for m in joined if m is not None]
     if not longer:
         return kind.focal_px
     costs: dict[float, float] = {}

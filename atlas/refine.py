@@ -125,7 +125,7 @@ class FieldFit:
             total = torch.stack(list(terms.values())).sum()
             if not bool(torch.isfinite(total)):
                 bad = next(n for n, v in terms.items() if not bool(torch.isfinite(v)))
-                raise InputError(f"the {bad} loss became {float(terms[bad])}; lower its weight")
+                raise InputError(f"the {bad} loss became {terms[bad].item()}; lower its weight")
             self._descend(total, self.config.training_steps)
             values = {name: float(v.detach()) for name, v in terms.items()}
         return values

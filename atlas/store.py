@@ -17,38 +17,53 @@ class ClipStore:
     """A clip's arrays on demand; the most recently used stay in memory up to `budget_mb`.
 
     Attributes:
-        clip: the clip. size: frame size, pixels. frame_count: number of frames.
+        clip: the clip. size: size of what comes out, pixels. frame_count: number of frames.
     """
 
-    def __init__(self, clip: Clip, budget_mb: float = 3000.0):
+    def __init__(self, clip: Clip, budget_mb: float = 3000.0, size: Size | None = None):
         self.clip = clip
-        self.size: Size = clip.size
+        self.size: Size = size or clip.size
         self.frame_count: int = clip.frame_count
-        self._budget_bytes = budget_mb * 1e6
+        self.budget_mb = budget_mb
         self._held_bytes = 0
         self._cache: OrderedDict[tuple[str, int, int], np.ndarray] = OrderedDict()
 
     def frame(self, t: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
-        return self._get("frame", t, 0, lambda: self.clip.frame(t))
+        return self._get("frame", t, 0, lambda: self._fitted(self.clip.frame(t)))
 
     def grey(self, t: int) -> np.ndarray:
         """(H, W) uint8 luma."""
         return self._get("grey", t, 0, lambda: cv2.cvtColor(self.frame(t), cv2.COLOR_RGB2GRAY))
 
     def flow(self, source: int, target: int) -> np.ndarray:
-        """(H, W, 2) float16 px, adjacent frames; see `Clip.flow`."""
-        read = lambda: self.clip.flow(source, target).astype(np.float16)  # noqa: E731
+        """(H, W, 2) float16 px of this store's size, adjacent frames; see `Clip.flow`."""
+
+        def read() -> np.ndarray:
+            full = self.clip.size
+            scale = np.array([self.size.width / full.width, self.size.height / full.height])
+            flow = self._fitted(self.clip.flow(source, target))
+            return (flow * scale.astype(np.float32)).astype(np.float16)
+
         return self._get("flow", source, target, read)
 
     def alpha(self, t: int) -> np.ndarray:
         """(L, H, W) float32: the layers' own opacities as masked; see `Clip.alpha`."""
-        read = lambda: np.rint(self.clip.alpha(t) * 255).astype(np.uint8)  # noqa: E731
+
+        def read() -> np.ndarray:
+            planes = [self._fitted(plane) for plane in self.clip.alpha(t)]
+            return np.rint(np.stack(planes) * 255).astype(np.uint8)
+
         return self._get("alpha", t, 0, read).astype(np.float32) / 255
 
     def share(self, layer: int, t: int) -> np.ndarray:
         """(H, W) float32: share of each pixel of frame `t` that shows the layer."""
         return visible_shares(self.alpha(t))[layer]
+
+    def _fitted(self, picture: np.ndarray) -> np.ndarray:
+        if picture.shape[:2] == (self.size.height, self.size.width):
+            return picture
+        return cv2.resize(picture, self.size.wh, interpolation=cv2.INTER_AREA)
 
     def _get(self, kind: str, a: int, b: int, read: Callable[[], np.ndarray]) -> np.ndarray:
         key = (kind, a, b)
@@ -58,7 +73,7 @@ class ClipStore:
         value = read()
         self._cache[key] = value
         self._held_bytes += value.nbytes
-        while self._held_bytes > self._budget_bytes and len(self._cache) > 1:
+        while self._held_bytes > self.budget_mb * 1e6 and len(self._cache) > 1:
             _, dropped = self._cache.popitem(last=False)
             self._held_bytes -= dropped.nbytes
         return value

@@ -1,0 +1,152 @@
+"""Base motion against scenes whose camera is known exactly."""
+
+import numpy as np
+import pytest
+
+from atlas.base_motion import (
+    _model,
+    estimate_base_motion,
+    estimate_focal,
+    fit_pair,
+    place_on_canvas,
+    refine_jointly,
+)
+from atlas.clip import Clip
+from atlas.coords import Size, apply_homography, pixel_grid
+from atlas.matches import Matches, match_along_flow, texture_measure
+from atlas.store import ClipStore
+from tests.scene_presets import SceneOptions, make_scene
+from tests.synthetic import write_clip
+
+SIZE = Size(108, 180)
+
+
+@pytest.fixture(scope="module")
+def panned(tmp_path_factory):
+    """A pan over clouds and ground: scene and its clip, with exact flow and masks."""
+    scene = make_scene(SceneOptions(size=SIZE, frame_count=14, pan_deg=12, camera="hand"))
+    folder = write_clip(scene, tmp_path_factory.mktemp("pan") / "pan", merged=True)
+    return scene, ClipStore(Clip(folder))
+
+
+def relative_error_px(motion, scene, layer):
+    """Distance between estimated and true position of each pixel in the middle frame, (T,) max."""
+    middle = scene.frame_count // 2
+    truth = scene.mapping()
+    grid = pixel_grid(scene.size)[::12, ::12].reshape(-1, 2).astype(np.float64)
+    errors = []
+    for t in range(scene.frame_count):
+        uv_true = truth.frame(t).uv[layer][::12, ::12].reshape(-1, 2)
+        at_middle = truth.frame(middle).uv[layer]
+        # carry the true canvas position back to pixels of the middle frame by its local affine map
+        ones = np.column_stack([at_middle.reshape(-1, 2), np.ones(at_middle[..., 0].size)])
+        back, *_ = np.linalg.lstsq(ones, pixel_grid(scene.size).reshape(-1, 2), rcond=None)
+        expected = np.column_stack([uv_true, np.ones(len(uv_true))]) @ back
+        estimate = np.linalg.inv(motion.matrices[middle]) @ motion.matrices[t]
+        errors.append(np.linalg.norm(apply_homography(estimate, grid) - expected, axis=1).max())
+    return np.array(errors)
+
+
+@pytest.mark.parametrize("model", ["homography", "rotation"])
+def test_the_sky_of_a_pan_is_tied_to_one_canvas(panned, model):
+    scene, store = panned
+    motion = estimate_base_motion(store, 1, model)
+    # the way back through an affine fit of a perspective canvas costs up to 0.4 px at the corners
+    assert relative_error_px(motion, scene, scene.layer_index("sky")).max() < 0.9
+    assert motion.confidence.min() > 0.9
+
+
+def test_all_that_is_seen_lies_on_the_canvas(panned):
+    _, store = panned
+    motion = estimate_base_motion(store, 1, "rotation")
+    for t in range(store.frame_count):
+        uv = apply_homography(motion.matrices[t], pixel_grid(SIZE).astype(np.float64))
+        uv = uv[store.share(1, t) > 0.5]
+        assert uv.min() >= 0
+        assert uv[:, 0].max() <= motion.canvas.width - 1
+        assert uv[:, 1].max() <= motion.canvas.height - 1
+
+
+def test_a_sky_without_texture_moves_with_the_far_ground(tmp_path):
+    scene = make_scene(SceneOptions(size=SIZE, frame_count=8, pan_deg=6, sky="plain"))
+    store = ClipStore(Clip(write_clip(scene, tmp_path / "plain", merged=True)))
+    motion = estimate_base_motion(store, 1, "rotation")
+    assert relative_error_px(motion, scene, scene.layer_index("sky")).max() < 0.9
+
+
+def test_the_focal_length_is_found_within_a_fifth(tmp_path):
+    scene = make_scene(SceneOptions(size=Size(216, 384), frame_count=24, pan_deg=30))
+    store = ClipStore(Clip(write_clip(scene, tmp_path / "wide", merged=True)))
+    near = [match_along_flow(store, 1, t) for t in range(23)]
+    start = _model("rotation", store.size, 2.0 * scene.camera.focal_px)
+    found = estimate_focal(near, start, 24)
+    # candidates are a fifth apart
+    assert found == pytest.approx(scene.camera.focal_px, rel=0.25)
+
+
+def test_one_frame_is_the_identity_on_its_canvas(tmp_path):
+    scene = make_scene(SceneOptions(size=SIZE, frame_count=1))
+    store = ClipStore(Clip(write_clip(scene, tmp_path / "one", merged=True)))
+    motion = estimate_base_motion(store, 1, "rotation")
+    assert np.allclose(motion.matrices[0][:2, :2], np.eye(2))
+    assert np.allclose(motion.matrices[0][2], [0, 0, 1])
+
+
+def chain_matches(true, rng, noise_px):
+    """Noisy matches between neighbours, and exact ones from first to last."""
+    count = len(true)
+    points = rng.uniform([0, 0], [179, 107], (60, 2))
+    pairs = []
+    for a, b in [*((t, t + 1) for t in range(count - 1)), (0, count - 1)]:
+        end = apply_homography(np.linalg.inv(true[b]) @ true[a], points)
+        spread = 0 if b - a > 1 else noise_px
+        bias = 0 if b - a > 1 else 0.2  # what makes chains drift
+        pairs.append(Matches(a, b, points, end + rng.normal(bias, spread, end.shape), np.ones(60)))
+    return pairs
+
+
+def test_joint_refinement_takes_out_the_drift_of_a_chain():
+    rng = np.random.default_rng(0)
+    true = np.stack([np.eye(3)] * 9)
+    true[:, 0, 2] = np.linspace(0, 40, 9)
+    pairs = chain_matches(true, rng, 0.05)
+    kind = _model("affine", SIZE, 150.0)
+    chained = [np.eye(3)]
+    for m in pairs[:-1]:
+        chained.append(chained[-1] @ np.linalg.inv(fit_pair(m, kind)))
+    chained = np.stack(chained)
+    refined = refine_jointly(pairs, chained, kind, reference=0)
+    drift = [abs(m[-1, 0, 2] - true[-1, 0, 2]) for m in (chained, refined)]
+    assert drift[0] > 1.2  # eight links of 0.2 px
+    assert drift[1] < 0.4 * drift[0]
+
+
+def test_outliers_do_not_move_a_pair():
+    rng = np.random.default_rng(1)
+    a = rng.uniform([0, 0], [179, 107], (100, 2))
+    b = a + np.array([3.0, -2.0])
+    b[:30] += rng.uniform(10, 30, (30, 2))
+    for model in ("affine", "homography", "rotation"):
+        kind = _model(model, SIZE, 2000.0)  # a long lens, so that a rotation is nearly a shift
+        moved = apply_homography(fit_pair(Matches(0, 1, a, b, np.ones(100)), kind), a[30:])
+        assert np.abs(moved - b[30:]).max() < 0.3
+
+
+def test_texture_measure_tells_corners_from_edges_and_noise():
+    flat = np.random.default_rng(2).normal(128, 1, (60, 80)).astype(np.uint8)
+    edge = flat.copy()
+    edge[:, 40:] = 200
+    corner = edge.copy()
+    corner[30:, 40:] = 60
+    at = (30, 40)
+    assert texture_measure(flat)[at] < 1
+    assert texture_measure(edge)[at] < 2
+    assert texture_measure(corner)[at] > 2 * texture_measure(edge)[at] + 3
+
+
+def test_a_layer_that_is_never_seen_gets_a_canvas_of_the_frame(tmp_path):
+    scene = make_scene(SceneOptions(size=SIZE, frame_count=2))
+    store = ClipStore(Clip(write_clip(scene, tmp_path / "none", merged=True)))
+    store.share = lambda layer, t: np.zeros((SIZE.height, SIZE.width), np.float32)
+    _, canvas = place_on_canvas(store, 0, np.stack([np.eye(3)] * 2))
+    assert canvas == SIZE
