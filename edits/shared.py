@@ -76,6 +76,7 @@ class CheckerPaint:
 
     blend = "normal"
     takes_shading = True
+    opaque = False
 
     def __init__(self, square: float, blur: float):
         self._square, self._blur = square, blur
