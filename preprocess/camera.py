@@ -28,6 +28,7 @@ from preprocess.rotation import (
     fit_rotation_robust,
     from_vector,
     intrinsics,
+    nearest_rotation,
     rays,
     rescale,
     rotation_homography,
@@ -255,7 +256,7 @@ class CameraTracker:
         error = to_vector(self._shot.rotation.T @ wanted)
         most = self.options.correction_px / self._camera[0, 0]
         step = error * min(gain, most / (float(np.linalg.norm(error)) + 1e-12))
-        self._shot.rotation = _tidy(self._shot.rotation @ from_vector(step))
+        self._shot.rotation = nearest_rotation(self._shot.rotation @ from_vector(step))
 
     def _take_reference(self) -> None:
         """Every so often the newer reference becomes the older one and this frame the newer."""
@@ -311,7 +312,7 @@ class CameraTracker:
                 most = (0.3 + 4 * gain) / self._camera[0, 0]
                 change *= min(1.0, most / (np.linalg.norm(change) + 1e-12))
             shot.velocity = held + change
-        shot.rotation = _tidy(shot.rotation @ from_vector(shot.velocity))
+        shot.rotation = nearest_rotation(shot.rotation @ from_vector(shot.velocity))
         return confidence
 
     def _anchor(self, grey: np.ndarray) -> None:
@@ -398,9 +399,3 @@ class CameraTracker:
             if i
         ]
         return 1 + int(np.argmin(gaps))
-
-
-def _tidy(rotation: np.ndarray) -> np.ndarray:
-    """The nearest rotation matrix."""
-    u, _, vt = np.linalg.svd(rotation)
-    return u @ vt

@@ -165,3 +165,9 @@ def rescale(rotation: np.ndarray, factor: float) -> np.ndarray:
     """
     vector = to_vector(rotation)
     return from_vector(vector * [factor, factor, 1])
+
+
+def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
+    """The rotation nearest to a (3, 3) matrix that rounding has made not quite one."""
+    u, _, vt = np.linalg.svd(matrix)
+    return u @ vt
