@@ -110,7 +110,6 @@ class _Shot:
     """Frames seen of this shot before the current one."""
     old_rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
     new_rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
-    """Of the older and the newer reference frame."""
     keyframes: list[_Keyframe] = field(default_factory=list)
     since_keyframe: int = 0
     scene_trust: float = 0.7
