@@ -52,7 +52,8 @@ class NetworkMatter(SkyMatter):
 
     def __init__(self, weights: Path | None = None, options: MatteOptions | None = None) -> None:
         self.options = options or MatteOptions()
-        network = load_network(weights or NETWORK_WEIGHTS)
+        self.weights = weights or NETWORK_WEIGHTS
+        network = load_network(self.weights)
         self._network = network.to(memory_format=torch.channels_last)
         self._size: Size | None = None
         self._compiled: dict[Size, torch.jit.ScriptModule] = {}

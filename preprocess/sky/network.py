@@ -27,7 +27,7 @@ STRIDE_PX = 32
 class NetworkConfig:
     """Sizes of the network; stored beside the weights."""
 
-    widths: tuple[int, ...] = (16, 32, 64, 96, 128)
+    widths: tuple[int, ...] = (24, 40, 64, 112, 128)
     """Channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input."""
     blocks: tuple[int, ...] = (0, 1, 2, 3, 2)
     """Residual blocks at each of these stages."""

@@ -63,7 +63,7 @@ class TrainConfig:
     """Highest learning rate of AdamW."""
     final_rate: float = 1e-5
     decay: float = 0.02
-    early: float = 0.45
+    early: float = 0.7
     """Share of the budget in which `EARLY_SIZES` are used."""
     warmup: float = 0.02
     """Share of the budget in which the rate rises from zero."""

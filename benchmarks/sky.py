@@ -1,0 +1,229 @@
+"""Speed and steadiness of the sky mattes.
+
+    python -m benchmarks.sky speed   [--json FILE]
+    python -m benchmarks.sky flicker --clips DIR NAME ... [--json FILE]
+    python -m benchmarks.sky shaken  --images DIR --masks DIR [--json FILE]
+
+speed: frames/s of the network alone and of the whole matte at 854x480; median over frames.
+flicker: mean |a_t - carried a_{t-1}| along optical flow, where the flow agrees both ways, in
+thousandths; each frame alone, causally steadied, and steadied both ways.
+shaken: pictures with known mattes, moved as by an unsteady hand with new noise in every frame: IoU,
+error and flicker against the truth that moves along, alone and steadied.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from atlas.clip import write_bytes
+from atlas.coords import Size
+from atlas.errors import run_script
+from atlas.video import open_source
+from preprocess.sky.data import fitting_size, read_pairs
+from preprocess.sky.evaluate import open_matter_or_file, score_picture
+from preprocess.sky.infer import MatteOptions, NetworkMatter, compile_for
+from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter
+from preprocess.sky.network import STRIDE_PX, load_network
+from preprocess.sky.offline import clip_mattes
+from preprocess.sky.procedural import fractal_noise, sky_picture
+from preprocess.sky.temporal import carry
+
+FRAME = Size(480, 854)
+
+
+def moving_frames(count: int, size: Size = FRAME) -> Iterator[np.ndarray]:
+    """A computed sky above textured hills, panned by 3 px a frame; (H, W, 3) uint8."""
+    rng = np.random.default_rng(0)
+    wide = Size(size.height, size.width + 3 * count)
+    sky = sky_picture(rng, wide, "clouds")
+    ground = 0.5 * fractal_noise(rng, wide, 8, 6)[..., None] * np.array([0.6, 0.8, 0.4])
+    skyline = size.height * (0.4 + 0.2 * fractal_noise(rng, wide, 3, 5)[0])
+    is_sky = np.arange(size.height)[:, None] < skyline[None]
+    picture = np.where(is_sky[..., None], sky, ground)
+    picture = np.round(255 * picture).astype(np.uint8)
+    for t in range(count):
+        yield np.ascontiguousarray(picture[:, 3 * t : 3 * t + size.width])
+
+
+def measure_speed(weights: Path, count: int) -> dict[str, object]:
+    """Median milliseconds and frames/s after ten frames to warm up."""
+    options = MatteOptions()
+    size = fitting_size(FRAME, options.side_px, STRIDE_PX)
+    network = compile_for(load_network(weights), size)
+    frames = list(moving_frames(count + 10))
+    small = [cv2.resize(frame, size.wh, interpolation=cv2.INTER_AREA) for frame in frames]
+    pictures = [torch.from_numpy(p).permute(2, 0, 1)[None].float() / 255 for p in small]
+    with torch.inference_mode():
+        alone_ms = _median_ms([lambda p=p: network(p) for p in pictures])
+    matter = NetworkMatter(weights, options)
+    whole_ms = _median_ms([lambda f=f: matter.matte(f) for f in frames])
+    return {
+        "threads": torch.get_num_threads(),
+        "frames": count,
+        "network_size": str(size),
+        "network_ms": alone_ms,
+        "network_frames_per_s": 1000 / alone_ms,
+        "matte_size": str(FRAME),
+        "matte_ms": whole_ms,
+        "matte_frames_per_s": 1000 / whole_ms,
+    }
+
+
+def _median_ms(calls: list, warmup: int = 10) -> float:
+    spent = []
+    for call in calls:
+        start = time.perf_counter()
+        call()
+        spent.append(1000 * (time.perf_counter() - start))
+    return statistics.median(spent[warmup:])
+
+
+def flow_agreeing(new: np.ndarray, old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flow (H, W, 2) px from `new` to `old`, and where it agrees both ways within 1 px."""
+    greys = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (new, old)]
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    there = dis.calc(greys[0], greys[1], None)
+    back = carry(dis.calc(greys[1], greys[0], None), there)
+    return there, np.hypot(*np.moveaxis(there + back, 2, 0)) < 1.0
+
+
+def alone_matter(matter: SkyMatter) -> SkyMatter:
+    """The network's matter without its temporal filter; any other as it is."""
+    if not isinstance(matter, NetworkMatter):
+        return matter
+    return NetworkMatter(matter.weights, replace(matter.options, steady=None))
+
+
+def measure_flicker(clip: Path, matter: SkyMatter, count: int) -> dict[str, float]:
+    """Thousandths of opacity per frame, along the flow, at half size."""
+    frames = list(open_source(clip).frames(0, min(count, open_source(clip).info.frame_count)))
+    single = alone_matter(matter)
+    ways = {
+        "alone": list(clip_mattes(single, frames, causal=True)),
+        "causal": list(clip_mattes(matter, frames, causal=True)),
+        "both_ways": list(clip_mattes(matter, frames)),
+    }
+    half = Size(frames[0].shape[0] // 2, frames[0].shape[1] // 2)
+    small = [cv2.resize(frame, half.wh, interpolation=cv2.INTER_AREA) for frame in frames]
+    sums = dict.fromkeys(ways, 0.0)
+    for t in range(1, len(frames)):
+        flow, agrees = flow_agreeing(small[t], small[t - 1])
+        for name, mattes in ways.items():
+            new, old = (
+                cv2.resize(mattes[i], half.wh, interpolation=cv2.INTER_AREA) for i in (t, t - 1)
+            )
+            change = np.abs(new - carry(old, flow))[agrees]
+            sums[name] += 1000 * float(change.mean()) / (len(frames) - 1)
+    return sums
+
+
+def shaken(
+    rgb: np.ndarray, matte: np.ndarray, count: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Frames (H, W, 3) uint8 of a picture under an unsteady hand, and their mattes (H, W).
+
+    The window wanders by some 2 px a frame, turns and zooms a little; exposure wavers by 3 %; noise
+    of 4 levels is new in every frame.
+    """
+    rng = np.random.default_rng(seed)
+    height, width = matte.shape
+    place = np.zeros(4)  # x, y px; angle; log zoom
+    for _ in range(count):
+        place = 0.95 * place + rng.normal(0, [2.0, 1.5, 0.003, 0.004])
+        zoom = 1.12 * np.exp(place[3])
+        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), np.rad2deg(place[2]), zoom)
+        matrix[:, 2] += place[:2]
+        moved, truth = (
+            cv2.warpAffine(
+                picture, matrix, (width, height), flags=how, borderMode=cv2.BORDER_REFLECT
+            )
+            for picture, how in ((rgb, cv2.INTER_LINEAR), (matte, cv2.INTER_LINEAR))
+        )
+        lit = moved * (1 + rng.normal(0, 0.03)) + rng.normal(0, 4, moved.shape)
+        yield np.clip(np.round(lit), 0, 255).astype(np.uint8), truth
+
+
+def measure_shaken(
+    images: Path, masks: Path, matter: SkyMatter, count: int, pictures: int
+) -> dict[str, dict[str, float]]:
+    """IoU, error and flicker (of the error, so that true motion costs nothing), by way."""
+    pairs = [pair for pair in read_pairs(images, masks) if pair[2].mean() > 0.02]
+    step = max(1, len(pairs) // pictures)
+    single = alone_matter(matter)
+    rows: dict[str, list[tuple[float, float, float]]] = {"alone": [], "causal": [], "both_ways": []}
+    for seed, (name, rgb, matte) in enumerate(pairs[::step][:pictures]):
+        frames, truths = zip(*shaken(rgb, matte, count, seed), strict=True)
+        ways = {
+            "alone": clip_mattes(single, frames, causal=True),
+            "causal": clip_mattes(matter, frames, causal=True),
+            "both_ways": clip_mattes(matter, frames),
+        }
+        for way, mattes in ways.items():
+            found = list(mattes)[count // 3 :]
+            errors = [m - truth for m, truth in zip(found, truths[count // 3 :], strict=True)]
+            scores = [
+                score_picture(name, m, truth)
+                for m, truth in zip(found, truths[count // 3 :], strict=True)
+            ]
+            change = [np.abs(b - a).mean() for a, b in itertools.pairwise(errors)]
+            iou = float(np.mean([score.iou for score in scores if score.iou is not None]))
+            error = float(np.mean([score.mae for score in scores]))
+            rows[way].append((iou, error, 1000 * float(np.mean(change))))
+    names = ("iou", "mae", "flicker")
+    return {
+        way: dict(zip(names, np.mean(values, axis=0).tolist(), strict=True))
+        for way, values in rows.items()
+    }
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Speed and steadiness of the sky mattes.")
+    parser.add_argument("what", choices=("speed", "flicker", "shaken"))
+    parser.add_argument("names", nargs="*", help="clips, for flicker")
+    parser.add_argument("--clips", type=Path, default=Path("."), help="folder of the clips")
+    parser.add_argument("--images", type=Path, help="folder of pictures, for shaken")
+    parser.add_argument("--masks", type=Path, help="their mattes, equal names")
+    parser.add_argument("--matter", default=str(NETWORK_WEIGHTS), help="as preprocess.sky.evaluate")
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--pictures", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
+    cv2.setNumThreads(arguments.threads)
+    if arguments.what == "speed":
+        result: dict = measure_speed(Path(arguments.matter), arguments.frames)
+    else:
+        matter = open_matter_or_file(arguments.matter)
+        if arguments.what == "flicker":
+            result = {
+                Path(name).stem: measure_flicker(arguments.clips / name, matter, arguments.frames)
+                for name in arguments.names
+            }
+        else:
+            result = measure_shaken(
+                arguments.images, arguments.masks, matter, arguments.frames, arguments.pictures
+            )
+    text = json.dumps(result, indent=2) + "\n"
+    print(text, end="")
+    if arguments.json:
+        write_bytes(arguments.json, text.encode())
+
+
+if __name__ == "__main__":
+    run_script(main)

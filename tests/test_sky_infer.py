@@ -1,0 +1,337 @@
+"""From a network's weights to full-size mattes, the scores, and the two commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from atlas.coords import Size
+from atlas.errors import InputError
+from preprocess.sky import __main__ as command
+from preprocess.sky import evaluate
+from preprocess.sky.adapt import HandMattes
+from preprocess.sky.evaluate import alone, edge_band, report, score_picture, summarize
+from preprocess.sky.infer import MatteOptions, NetworkMatter
+from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter
+from preprocess.sky.network import NetworkConfig, SkyNetwork, save_weights
+from preprocess.sky.offline import clip_mattes
+from preprocess.sky.procedural import fractal_noise, sky_picture, thin_coverage
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+needs_bundled = pytest.mark.skipif(not NETWORK_WEIGHTS.is_file(), reason="weights not bundled")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network with random weights: enough to tell whether its answers are handled well."""
+    torch.manual_seed(4)
+    network = SkyNetwork(NetworkConfig(widths=(4, 8, 8, 12, 16), blocks=(0, 1, 1, 1, 1)))
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    save_weights(network, path)
+    return path
+
+
+def landscape(height: int = 120, width: int = 184, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A computed sky with twigs above textured ground, (H, W, 3) uint8, and its exact matte."""
+    rng = np.random.default_rng(seed)
+    size = Size(height, width)
+    sky = sky_picture(rng, size, "clear")
+    ground = 0.45 * fractal_noise(rng, size, 6, 6)[..., None] * np.array([0.7, 0.8, 0.5])
+    skyline = height * (0.45 + 0.2 * fractal_noise(rng, size, 2, 4)[0])
+    matte = np.clip(skyline[None] - np.arange(height)[:, None], 0, 1)
+    matte = matte * (1 - thin_coverage(rng, size, "twigs"))
+    rgb = matte[..., None] * sky + (1 - matte[..., None]) * ground
+    return np.round(255 * rgb).astype(np.uint8), matte.astype(np.float32)
+
+
+class Constant(SkyMatter):
+    """Says the same of every pixel."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def matte(self, rgb: np.ndarray) -> np.ndarray:
+        return np.full(rgb.shape[:2], self.value, np.float32)
+
+    def reset(self) -> None:
+        pass
+
+
+def test_matte_has_the_frame_size_and_range(weights: Path):
+    matter = NetworkMatter(weights)
+    for height, width in ((90, 161), (161, 90), (30, 400)):
+        matte = matter.matte(
+            np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        )
+        assert matte.shape == (height, width)
+        assert matte.dtype == np.float32
+        assert matte.min() >= 0
+        assert matte.max() <= 1
+
+
+def test_reset_repeats_the_clip(weights: Path):
+    matter = NetworkMatter(weights)
+    frames = [landscape(seed=seed)[0] for seed in (0, 0, 1)]
+    first = [matter.matte(frame) for frame in frames]
+    matter.reset()
+    again = [matter.matte(frame) for frame in frames]
+    for one, same in zip(first, again, strict=True):
+        np.testing.assert_allclose(one, same, atol=1e-4)  # compiled and plain network round apart
+
+
+def test_the_future_changes_nothing(weights: Path):
+    frames = [landscape(seed=seed)[0] for seed in (0, 0, 1)]
+    matter = NetworkMatter(weights)
+    before = [matter.matte(frame) for frame in frames[:2]]
+    matter.reset()
+    with_future = [matter.matte(frame) for frame in frames][:2]
+    for one, same in zip(before, with_future, strict=True):
+        np.testing.assert_allclose(one, same, atol=1e-4)
+
+
+def test_refinement_brings_back_edges_and_partial_twigs(weights: Path):
+    """From the exact matte made small: at least 25 % less error in the band than enlarging it."""
+    rgb, truth = landscape(240, 368)
+    options = MatteOptions(side_px=128, margin=0.0)
+    refined_by, enlarged_by = (
+        NetworkMatter(weights, MatteOptions(side_px=128, margin=0.0, refine=refine))
+        for refine in (True, False)
+    )
+    small = cv2.resize(rgb, (128, 96), interpolation=cv2.INTER_AREA)
+    coarse = cv2.resize(truth, (128, 96), interpolation=cv2.INTER_AREA)
+    refined = refined_by.refine(rgb, small, coarse)
+    enlarged = enlarged_by.refine(rgb, small, coarse)
+    band = edge_band(truth)
+    assert np.abs(refined - truth)[band].mean() < 0.75 * np.abs(enlarged - truth)[band].mean()
+    assert options.radius_px >= 1
+
+
+def test_margin_makes_nearly_nothing_nothing(weights: Path):
+    matter = NetworkMatter(weights, MatteOptions(refine=False, margin=0.1))
+    coarse = np.array([[0.05, 0.1, 0.5, 0.9, 0.97]], np.float32)
+    rgb = np.zeros((1, 5, 3), np.uint8)
+    np.testing.assert_allclose(matter.refine(rgb, rgb, coarse), [[0, 0, 0.5, 1, 1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"side_px": 16}, {"margin": 0.5}])
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        MatteOptions(**options)
+
+
+def test_wrong_frames_are_refused(weights: Path):
+    with pytest.raises(ValueError, match="uint8"):
+        NetworkMatter(weights).matte(np.zeros((8, 9, 3), np.float32))
+
+
+# --- a clip at once -------------------------------------------------------------------------
+
+
+def test_clip_mattes_come_in_order_and_number(weights: Path):
+    """60 frames: two whole blocks and a part; a still clip of one picture has one matte."""
+    frame = landscape(60, 92)[0]
+    matter = NetworkMatter(weights, MatteOptions(side_px=64))
+    mattes = list(clip_mattes(matter, (frame for _ in range(60))))
+    assert len(mattes) == 60
+    for matte in mattes[1:]:
+        np.testing.assert_allclose(matte, mattes[0], atol=1e-3)
+
+
+def test_causal_clip_mattes_are_those_of_the_matter(weights: Path):
+    frames = [landscape(60, 92, seed)[0] for seed in (0, 0, 1, 1)]
+    matter = NetworkMatter(weights, MatteOptions(side_px=64))
+    expected = [matter.matte(frame) for frame in frames]
+    got = list(clip_mattes(matter, frames, causal=True))
+    for one, same in zip(got, expected, strict=True):
+        np.testing.assert_allclose(one, same, atol=1e-4)
+
+
+def test_a_clip_may_change_its_size(weights: Path):
+    frames = [landscape(60, 92)[0], landscape(92, 60)[0]]
+    matter = NetworkMatter(weights, MatteOptions(side_px=64))
+    assert [m.shape for m in clip_mattes(matter, frames)] == [(60, 92), (92, 60)]
+
+
+def test_hand_mattes_are_the_truth_on_their_frames(weights: Path, tmp_path: Path):
+    rgb, truth = landscape(60, 92)
+    painted = np.round(255 * truth).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "00002.png"), painted)
+    names = [f"{t:05d}.png" for t in range(5)]
+    matter = NetworkMatter(weights, MatteOptions(side_px=64))
+    plain = list(clip_mattes(matter, [rgb] * 5))
+    helped = list(clip_mattes(matter, [rgb] * 5, hand=HandMattes(tmp_path, names)))
+    np.testing.assert_array_equal(helped[2], painted.astype(np.float32) / 255)
+    for t in (0, 1, 3, 4):  # both directions: the correction reaches back too
+        assert np.abs(helped[t] - truth).mean() < 0.5 * np.abs(plain[t] - truth).mean()
+
+
+def test_hand_mattes_must_fit(tmp_path: Path):
+    with pytest.raises(InputError, match="no such folder"):
+        HandMattes(tmp_path / "none", ["00000.png"])
+    cv2.imwrite(str(tmp_path / "cover.png"), np.zeros((4, 5), np.uint8))
+    with pytest.raises(InputError, match="named like a frame"):
+        HandMattes(tmp_path, ["00000.png"])
+    cv2.imwrite(str(tmp_path / "00000.png"), np.zeros((4, 5), np.uint8))
+    hand = HandMattes(tmp_path, ["00000.png"])
+    assert hand.matte(1, (4, 5)) is None
+    with pytest.raises(InputError, match="5x4, but the frame is 6x4"):
+        hand.matte(0, (4, 6))
+
+
+# --- scores ---------------------------------------------------------------------------------
+
+
+def test_band_is_ten_pixels_at_640():
+    truth = np.zeros((48, 640), np.float32)
+    truth[:, 300:] = 1
+    columns = np.flatnonzero(edge_band(truth)[24])
+    assert (columns[0], columns[-1]) == (295, 304)
+    assert edge_band(truth[:, ::2])[24].sum() == 4  # half the size: radius 2.5 rounds to 2
+
+
+def test_scores_match_hand_values():
+    truth = np.zeros((10, 64), np.float32)
+    truth[:, :32] = 1
+    matte = np.zeros_like(truth)
+    matte[:, :16] = 0.9
+    score = score_picture("a", matte, truth)
+    assert score.iou == pytest.approx(0.5)
+    assert score.mae == pytest.approx((16 * 0.1 + 16 * 1) / 64)
+    assert score.band_mae == pytest.approx(0.5)  # sky side missed, ground side right
+    assert score.false_sky is None
+
+
+def test_no_sky_counts_only_as_false_sky():
+    matte = np.zeros((10, 64), np.float32)
+    matte[0] = 1
+    score = score_picture("a", matte, np.zeros_like(matte))
+    assert score.iou is None
+    assert score.band_mae is None
+    assert score.false_sky == pytest.approx(0.1)
+
+
+def test_means_leave_out_what_has_no_meaning():
+    sky, none = np.ones((8, 32), np.float32), np.zeros((8, 32), np.float32)
+    summary = summarize([score_picture("a", sky, sky), score_picture("b", 0.2 * sky, none)])
+    assert summary["iou_mean"] == 1
+    assert summary["false_sky_mean"] == 0
+    assert summary["mae_mean"] == pytest.approx(0.1)
+    assert summary["band_mae_mean"] is None
+    assert (summary["pictures"], summary["pictures_with_sky"]) == (2, 1)
+
+
+def test_unequal_shapes_are_refused():
+    with pytest.raises(ValueError, match="must be equal"):
+        score_picture("a", np.zeros((4, 5)), np.zeros((5, 4)))
+
+
+def test_report_is_by_domain():
+    sky = np.ones((8, 32), np.float32)
+    result = report([score_picture("ade_1", sky, sky), score_picture("lmf_1", 0 * sky, sky)])
+    assert result["iou_mean"] == 0.5
+    assert result["domains"]["ade"]["iou_mean"] == 1
+    assert result["domains"]["lmf"]["iou_mean"] == 0
+
+
+# --- commands -------------------------------------------------------------------------------
+
+
+def write_pairs(root: Path, count: int = 2) -> tuple[Path, Path]:
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for seed in range(count):
+        rgb, matte = landscape(60, 92, seed)
+        cv2.imwrite(str(root / "images" / f"x_{seed}.jpg"), rgb[..., ::-1])
+        cv2.imwrite(str(root / "masks" / f"x_{seed}.png"), np.round(255 * matte).astype(np.uint8))
+    return root / "images", root / "masks"
+
+
+def test_evaluate_writes_its_keys(weights: Path, tmp_path: Path, monkeypatch, capsys):
+    images, masks = write_pairs(tmp_path)
+    out = tmp_path / "scores.json"
+    arguments = ["evaluate", "--images", str(images), "--masks", str(masks), "--json", str(out)]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--matter", str(weights)])
+    evaluate.main()
+    result = json.loads(out.read_text())
+    assert {"iou_mean", "mae_mean", "band_mae_mean", "false_sky_mean"} <= result.keys()
+    assert 0 <= result["iou_mean"] <= 1
+    assert result["false_sky_mean"] is None
+    assert "iou_mean" in capsys.readouterr().out
+
+
+def test_evaluate_needs_a_place_for_its_json(tmp_path: Path, monkeypatch):
+    images, masks = write_pairs(tmp_path, 1)
+    arguments = ["evaluate", "--images", str(images), "--masks", str(masks)]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--json", str(tmp_path / "no" / "s.json")])
+    with pytest.raises(InputError, match="does not exist"):
+        evaluate.main()
+
+
+def test_pictures_are_scored_alone(weights: Path):
+    matte_of = alone(NetworkMatter(weights))
+    first = matte_of(landscape(60, 92, 0)[0])
+    matte_of(landscape(60, 92, 1)[0])
+    np.testing.assert_allclose(matte_of(landscape(60, 92, 0)[0]), first, atol=1e-4)
+
+
+def test_command_writes_a_matte_for_each_picture(weights: Path, tmp_path: Path, monkeypatch):
+    images, _ = write_pairs(tmp_path)
+    out = tmp_path / "mattes"
+    monkeypatch.setattr(
+        sys, "argv", ["sky", str(images), "--out", str(out), "--matter", str(weights)]
+    )
+    command.main()
+    assert sorted(p.name for p in out.iterdir()) == ["x_0.png", "x_1.png"]
+    written = cv2.imread(str(out / "x_1.png"), cv2.IMREAD_UNCHANGED)
+    assert written.shape == (60, 92)
+    assert written.dtype == np.uint8
+
+
+def test_command_says_when_there_is_no_sky(tmp_path: Path, monkeypatch, capsys):
+    images, _ = write_pairs(tmp_path)
+    monkeypatch.setattr(command, "open_matter_or_file", lambda name: Constant(0.0))
+    monkeypatch.setattr(sys, "argv", ["sky", str(images), "--out", str(tmp_path / "mattes")])
+    command.main()
+    assert "no sky found in 2 frame(s); the mattes are black" in capsys.readouterr().out
+    written = cv2.imread(str(tmp_path / "mattes" / "x_0.png"), cv2.IMREAD_UNCHANGED)
+    assert not written.any()
+
+
+def test_command_names_what_is_missing(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sky", str(tmp_path / "x.mp4"), "--out", str(tmp_path)])
+    with pytest.raises(InputError, match="not found"):
+        command.main()
+
+
+# --- the bundled weights --------------------------------------------------------------------
+
+
+@needs_bundled
+@pytest.mark.parametrize("seed", range(3))
+def test_bundled_network_finds_a_computed_sky(seed):
+    """Skies and ground of formulas, unlike any photo; 0.85 leaves room for the drawn twigs."""
+    rgb, truth = landscape(240, 368, seed)
+    iou = score_picture("x", NetworkMatter().matte(rgb), truth).iou
+    assert iou is not None
+    assert iou > 0.85
+
+
+@needs_bundled
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real pictures are not here")
+def test_bundled_network_holds_its_scores():
+    """Every fourth picture of val; the whole split is what the model card states."""
+    root = SHARED / "sky_segmentation" / "val"
+    matte_of = alone(NetworkMatter())
+    scores = []
+    for picture in sorted((root / "images").iterdir())[::4]:
+        rgb = cv2.imread(str(picture))[..., ::-1]
+        truth = cv2.imread(str(root / "masks" / f"{picture.stem}.png"), -1) / np.float32(255)
+        scores.append(score_picture(picture.stem, matte_of(np.ascontiguousarray(rgb)), truth))
+    assert summarize(scores)["iou_mean"] > 0.85
