@@ -7,7 +7,7 @@ steps (Irani and Peleg 1991), with weights that turn the squares into a robust l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -137,8 +137,8 @@ class SplatOptions:
     """Back-projection steps after the first mean; >= 0."""
     robust_sigma: float = 0.08
     """Residual at which a sample's weight has fallen to one half (Geman-McClure), [0, 1] RGB."""
-    min_share: float = 0.5
-    """Pixels that show less of the layer than this are left out; (0, 1]."""
+    pure_share: float = 0.9
+    """The first mean takes pixels that show at least this much of one layer alone; (0, 1]."""
 
 
 def splat(
@@ -149,84 +149,120 @@ def splat(
 ) -> list[Texture]:
     """Estimate every layer's texture from the frames, robustly: one per layer, top to bottom.
 
-    A first weighted mean, then `sharpen_steps` of back-projection of the residuals, each sample
-    weighted by its visible share squared and, after the first pass, by Geman-McClure's weight
-    s^2 / (s^2 + r^2) of its residual r, so that what covers a layer for a while does not stain it.
+    A first mean over pixels that show one layer alone, what they do not reach filled from around;
+    then `sharpen_steps` of back-projection of what the composite of all layers leaves over, which
+    sharpens, and unmixes pixels that show several layers (twigs, hair, a soft skyline). Each
+    sample's weight is its share squared times Geman-McClure's s^2 / (s^2 + r^2) of the residual
+    r, so that what covers a layer for a while does not stain it.
 
     Args:
         frames: t -> (H, W, 3) uint8 RGB at `mapping.frame_size` (other sizes are resized).
         gains: the shading to take out of the frames; None without.
     """
-    options = options or SplatOptions()
-    count = len(mapping.layers)
-    textures: list[Tensor | None] = [None] * count
-    weights: list[Tensor | None] = [None] * count
-    for step in range(options.sharpen_steps + 1):
-        sums = [SplatSum(layer.canvas) for layer in mapping.layers]
-        for t in range(mapping.frame_count):
-            gain = None if gains is None else gains(t, None)
-            _splat_frame(mapping, (t, frames(t), gain), sums, textures, options)
-        for i, total in enumerate(sums):
+    solver = _TextureSolver(mapping, frames, options or SplatOptions(), gains)
+    solver.first_mean()
+    for _ in range(solver.options.sharpen_steps):
+        solver.back_project()
+    return solver.textures()
+
+
+@dataclass
+class _Sight:
+    """One frame on the device: (3, H, W) colours; per layer (H, W) share, uv, (3, H, W) gain."""
+
+    rgb: Tensor
+    shares: Tensor
+    uv: list[Tensor]
+    gains: list[Tensor] | None
+
+    def gain(self, layer: int) -> Tensor | float:
+        return 1.0 if self.gains is None else self.gains[layer]
+
+
+class _TextureSolver:
+    """Least squares over all frames and layers at once, one pass over the clip per step."""
+
+    def __init__(
+        self,
+        mapping: LayerMapping,
+        frames: Callable[[int], np.ndarray],
+        options: SplatOptions,
+        gains: Gains | None,
+    ):
+        self.mapping, self.frames, self.options, self.gains = mapping, frames, options, gains
+        self.estimate: list[Tensor] = []
+        self.seen: list[Tensor] = []
+
+    def first_mean(self) -> None:
+        """Means over pixels that show one layer alone; counts what is seen at all."""
+        sums = [SplatSum(layer.canvas) for layer in self.mapping.layers]
+        self.seen = [torch.zeros_like(total.sums[0]) for total in sums]
+        for sight in self._sights():
+            for i, total in enumerate(sums):
+                share, uv, gain = sight.shares[i], sight.uv[i], sight.gain(i)
+                if not bool((share >= 0.5).any()):
+                    continue
+                visible = torch.where(share >= 0.5, share**2, 0.0)
+                self.seen[i] += splat_adjoint(visible[None], uv, total.canvas)[0]
+                # a sample says rgb / gain with variance 1 / gain^2
+                pure = torch.where(share >= self.options.pure_share, share**2, 0.0)
+                total.add(sight.rgb / gain, pure * _squared(gain), uv)
+        self.estimate = []
+        for total in sums:
             mean, weight = total.mean()
-            previous = textures[i]
-            if step == 0 or previous is None:
-                textures[i], weights[i] = _fill_thin(mean, weight), weight
-            else:
-                textures[i] = previous + mean
-    return [
-        _finish(texture, weight)
-        for texture, weight in zip(textures, weights, strict=True)
-        if texture is not None and weight is not None
-    ]
+            rgb = fill_unseen(mean.permute(1, 2, 0).cpu().numpy(), weight.cpu().numpy())
+            self.estimate.append(torch.from_numpy(rgb).permute(2, 0, 1).contiguous())
+
+    def back_project(self) -> None:
+        """One step down the composite's residual."""
+        sums = [SplatSum(layer.canvas) for layer in self.mapping.layers]
+        s2 = self.options.robust_sigma**2
+        for sight in self._sights():
+            residual = sight.rgb.clone()
+            for i, texture in enumerate(self.estimate):
+                seen = sample_torch(texture, sight.uv[i])
+                residual -= sight.shares[i] * sight.gain(i) * seen
+            trust = s2 / (s2 + (residual**2).mean(0))
+            for i, total in enumerate(sums):
+                factor = sight.shares[i] * sight.gain(i)
+                enough = sight.shares[i] > 0.05
+                if bool(enough.any()):
+                    values = residual / (factor + (~enough))
+                    total.add(
+                        values, torch.where(enough, trust * _squared(factor), 0.0), sight.uv[i]
+                    )
+        for i, total in enumerate(sums):  # 0.05: little seen, little moved
+            self.estimate[i] += total.sums[:3] / (total.sums[3] + 0.05)
+
+    def textures(self) -> list[Texture]:
+        out = []
+        for estimate, seen in zip(self.estimate, self.seen, strict=True):
+            rgb = np.ascontiguousarray(estimate.permute(1, 2, 0).clamp(0, 1).cpu().numpy())
+            coverage = cv2.GaussianBlur(seen.cpu().numpy(), (0, 0), 0.7) / 0.2
+            out.append(Texture(rgb, np.clip(coverage, 0, 1).astype(np.float32)))
+        return out
+
+    def _sights(self) -> Iterator[_Sight]:
+        size = self.mapping.frame_size
+        for t in range(self.mapping.frame_count):
+            rgb = self.frames(t)
+            if rgb.shape[:2] != (size.height, size.width):
+                rgb = cv2.resize(rgb, size.wh, interpolation=cv2.INTER_AREA)
+            self.mapping.observe(t, rgb)
+            m = self.mapping.frame(t)
+            uv = [torch.from_numpy(np.nan_to_num(plane, nan=-1e4)) for plane in m.uv]
+            gains = None
+            if self.gains is not None:
+                gains = [torch.from_numpy(g).permute(2, 0, 1) for g in self.gains(t, None)]
+            colours = torch.from_numpy(rgb).permute(2, 0, 1).float() / 255
+            yield _Sight(colours, torch.from_numpy(visible_shares(m.alpha)), uv, gains)
 
 
-def _splat_frame(
-    mapping: LayerMapping,
-    seen: tuple[int, np.ndarray, np.ndarray | None],
-    sums: list[SplatSum],
-    textures: list[Tensor | None],
-    options: SplatOptions,
-) -> None:
-    """Add frame `t`'s colours (first pass) or its residuals (later) to every layer's sum.
-
-    Args:
-        seen: t, the frame's (H, W, 3) uint8 RGB, its (L, H, W, 3) gains or None.
-    """
-    t, rgb, gain = seen
-    size = mapping.frame_size
-    if rgb.shape[:2] != (size.height, size.width):
-        rgb = cv2.resize(rgb, size.wh, interpolation=cv2.INTER_AREA)
-    mapping.observe(t, rgb)
-    m = mapping.frame(t)
-    device = sums[0].sums.device
-    frame = torch.from_numpy(rgb).to(device).permute(2, 0, 1).float() / 255
-    shares = torch.from_numpy(visible_shares(m.alpha)).to(device)
-    for i, total in enumerate(sums):
-        if not bool((shares[i] >= options.min_share).any()):
-            continue
-        uv = torch.from_numpy(np.nan_to_num(m.uv[i], nan=-1e4)).to(device)
-        weight = torch.where(shares[i] >= options.min_share, shares[i] ** 2, 0.0)
-        values, previous = frame, textures[i]
-        if gain is not None:  # weight g^2, since a sample says frame / g with variance 1 / g^2
-            g = torch.from_numpy(gain[i]).to(device).permute(2, 0, 1)
-            values, weight = frame / g, weight * (g**2).mean(0)
-        if previous is not None:
-            values = values - sample_torch(previous, uv)
-            s2 = options.robust_sigma**2
-            weight = weight * (s2 / (s2 + (values**2).mean(0)))
-        total.add(values, weight, uv)
-
-
-def _fill_thin(mean: Tensor, weight: Tensor) -> Tensor:
-    """Give texels that got little weight the colours of those around them."""
-    rgb = fill_unseen(mean.permute(1, 2, 0).cpu().numpy(), weight.cpu().numpy())
-    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous().to(mean.device)
-
-
-def _finish(texture: Tensor, weight: Tensor) -> Texture:
-    rgb = texture.permute(1, 2, 0).clamp(0, 1).cpu().numpy()
-    seen = cv2.GaussianBlur(weight.cpu().numpy(), (0, 0), 0.7)
-    return Texture(np.ascontiguousarray(rgb), np.clip(seen / 0.2, 0, 1).astype(np.float32))
+def _squared(gain: Tensor | float) -> Tensor | float:
+    """A gain's square, over colours if it has any: what a sample's weight grows with."""
+    if isinstance(gain, float):
+        return gain**2
+    return (gain**2).mean(0) if gain.dim() == 3 else gain**2
 
 
 def fill_unseen(rgb: np.ndarray, weight: np.ndarray) -> np.ndarray:
