@@ -96,6 +96,31 @@ def resize_matrix(source: Size, target: Size) -> np.ndarray:
     return np.array([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]], np.float64)
 
 
+def pixel_to_st(xy_px: np.ndarray, size: Size) -> np.ndarray:
+    """Map pixel (or texel) positions to the ST coordinates of compositing programs.
+
+    Convention: s = (x + 0.5) / width, t = 1 - (y + 0.5) / height: the picture's outer edges are 0
+    and 1, t goes up from the bottom edge. Inverse: `st_to_pixel`.
+
+    Args:
+        xy_px: (..., 2) float, pixels.
+    Returns:
+        (..., 2) float32, dimensionless.
+    """
+    _check_pairs(xy_px, "xy_px")
+    x, y = np.asarray(xy_px[..., 0], np.float64), np.asarray(xy_px[..., 1], np.float64)
+    st = np.stack([(x + 0.5) / size.width, 1 - (y + 0.5) / size.height], axis=-1)
+    return st.astype(np.float32)
+
+
+def st_to_pixel(st: np.ndarray, size: Size) -> np.ndarray:
+    """Inverse of `pixel_to_st`: (..., 2) ST coordinates to (..., 2) float32 pixels."""
+    _check_pairs(st, "st")
+    s, t = np.asarray(st[..., 0], np.float64), np.asarray(st[..., 1], np.float64)
+    xy = np.stack([s * size.width - 0.5, (1 - t) * size.height - 0.5], axis=-1)
+    return xy.astype(np.float32)
+
+
 def pixel_grid(size: Size, view: Size | None = None) -> np.ndarray:
     """(H, W, 2) float32: the position of every pixel of a `size` picture, in (x, y) order.
 
