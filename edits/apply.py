@@ -16,7 +16,7 @@ from edits.composite import LayerEdit, composite_frame
 from edits.paint import Paint, PaintSource, open_layer_paint
 from edits.recipe import Edit, Recipe, SkyEdit, check_files
 from edits.sky import open_sky
-from edits.view import CanvasView, frame_region, seen_region
+from edits.view import canvas_view
 
 LOW_CONFIDENCE = 0.25
 """A layer's motion below this is reported as uncertain."""
@@ -163,11 +163,10 @@ def _edited(
 
 def _placed(plan: _Plan, first: FrameMapping, context: RenderContext) -> list[Paint]:
     """The layer's paints, skies placed where the clip looks."""
-    frame = frame_region(first.uv[plan.layer])
-    seen = None
+    coverage = None
     if context.textures is not None:
-        seen = seen_region(context.textures[plan.layer].coverage)
-    view = CanvasView(seen or frame, frame)
+        coverage = context.textures[plan.layer].coverage
+    view = canvas_view(first, plan.layer, coverage)
     return [source.place(view) for source in plan.sources]
 
 

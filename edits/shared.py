@@ -22,7 +22,7 @@ from edits.composite import LayerEdit, composite_frame
 from edits.paint import Paint, open_layer_paint
 from edits.recipe import LayerPaint, SkyEdit
 from edits.sky import open_sky
-from edits.view import CanvasView, frame_region, seen_region
+from edits.view import canvas_view
 
 _LIGHT, _DARK = (1.0, 0.72, 0.2), (0.1, 0.25, 0.55)
 
@@ -99,6 +99,5 @@ def place_edit(
     index = reference.mapping.layer_index(edit.layer)
     layer = reference.mapping.layers[index]
     source = open_sky(edit, layer) if isinstance(edit, SkyEdit) else open_layer_paint(edit, layer)
-    frame = frame_region(first.uv[index])
-    seen = seen_region(reference.textures[index].coverage) if reference.knows_past else None
-    return PlacedEdit(edit.layer, source.place(CanvasView(seen or frame, frame)), times_s)
+    coverage = reference.textures[index].coverage if reference.knows_past else None
+    return PlacedEdit(edit.layer, source.place(canvas_view(first, index, coverage)), times_s)

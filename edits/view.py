@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from atlas.mapping import FrameMapping
+
+PAN_ROOM = 0.3
+"""How far a camera is expected to turn to either side where only its first frame is known."""
+
 
 @dataclass(frozen=True)
 class Region:
@@ -40,6 +45,19 @@ class CanvasView:
     first_frame: Region
 
 
+def canvas_view(first: FrameMapping, layer: int, coverage: np.ndarray | None) -> CanvasView:
+    """Where a clip looks on the canvas of one layer.
+
+    Args:
+        first: the mapping of the first frame.
+        coverage: (H, W) float, what the whole clip has seen of the canvas; None where only the
+            first frame is known (streaming).
+    """
+    frame = frame_region(first.uv[layer])
+    seen = None if coverage is None else seen_region(coverage)
+    return CanvasView(seen or expected_region(first.uv[layer], first.visible()[layer]), frame)
+
+
 def seen_region(coverage: np.ndarray) -> Region | None:
     """The rectangle that holds what a clip has seen of a canvas; None when it saw nothing.
 
@@ -67,6 +85,25 @@ def frame_region(uv: np.ndarray) -> Region:
     left, right = _outer_edges(uv[height // 2, :, 0])
     top, bottom = _outer_edges(uv[:, width // 2, 1])
     return Region(left, top, right, bottom)
+
+
+def expected_region(uv: np.ndarray, share: np.ndarray) -> Region:
+    """What a clip is likely to see of a canvas, from its first frame alone.
+
+    Rows from the frame's top to the lowest that shows the layer; columns with room for a pan of
+    `PAN_ROOM` frame widths to either side.
+
+    Args:
+        uv: (H, W, 2) float, texels. share: (H, W) float, [0, 1], of the layer.
+    """
+    frame = frame_region(uv)
+    in_row = (share > 0.5).sum(1)
+    bottom = frame.bottom
+    if in_row.any():
+        low = int(np.flatnonzero(in_row > 0.05 * in_row.max())[-1])
+        bottom = frame.top + (low + 1) / len(share) * frame.height
+    room = PAN_ROOM * frame.width
+    return Region(frame.left - room, frame.top, frame.right + room, bottom)
 
 
 def _outer_edges(along: np.ndarray) -> tuple[float, float]:

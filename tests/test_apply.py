@@ -110,16 +110,17 @@ def test_edits_land_at_the_source_s_resolution(tmp_path, mapping):
         assert (centres == expected).all()
 
 
-def test_a_flat_sky_covers_the_first_frame_when_nothing_is_known(tmp_path, mapping):
-    # 30x24 frame, 60x24 picture: scale 1, the middle half is shown. Then the mapping moves on by
-    # (2, 1) texels a frame, and the sky with it.
+def test_a_flat_sky_leaves_room_for_a_pan_when_only_the_first_frame_is_known(tmp_path, mapping):
+    # 30x24 frame with 0.3 widths of room to either side: 48 texels for 60 pixels of picture, 1.25
+    # pixels a texel about the middles 14.5 and 29.5; column 0 shows 29.5 - 1.25 * 14.5 = 11.375.
+    # Then the mapping moves on by (2, 1) texels a frame, and the sky with it.
     ramp = np.zeros((24, 60, 3), np.uint8)
     ramp[..., 0] = 4 * np.arange(60)
     recipe = recipe_of(tmp_path, ramp)
     made = list(render(mapping, frames_of(mapping, smooth_picture(0)), recipe))
     for t in range(3):
-        expected = 4 * (15 + 2 * t + np.arange(10))
-        assert made[t][3, :10, 0] == pytest.approx(expected, abs=0.5)
+        expected = 4 * (11.375 + 1.25 * (2 * t + np.arange(10)))
+        assert made[t][3, :10, 0] == pytest.approx(expected, abs=0.6)  # 0.5: rounding
 
 
 def test_a_flat_sky_covers_what_the_atlas_has_seen(tmp_path, mapping):
