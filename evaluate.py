@@ -29,7 +29,7 @@ from atlas.texture import SplatOptions, splat
 from atlas.truth import open_truth
 from edits.recipe import LayerPaint, SkyEdit
 from edits.shared import CheckerPaint, PlacedEdit, place_edit
-from preprocess.fastpath import FastPathMapping
+from preprocess.fastpath import FastPathMapping, FastPathOptions
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,8 @@ def fast_mapping(run: Run, clip: Clip) -> LayerMapping | None:
     """What needs no fit: matte and camera track under a sky, else the run's base homographies."""
     if SKY_LAYER not in clip.layer_names:
         return run.base
-    return FastPathMapping(clip.size, frame_count=clip.frame_count)
+    options = FastPathOptions(keep_all_mattes=True)  # the clip is gone over several times
+    return FastPathMapping(clip.size, options, frame_count=clip.frame_count)
 
 
 def make_edit(

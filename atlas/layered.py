@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from atlas.coords import Size, pixel_grid
+from atlas.coords import Size, apply_homography, pixel_grid
 from atlas.mapping import FrameMapping, Layer, LayerMapping
 
 
@@ -47,8 +47,14 @@ def lattice_shape(size: Size, stride_px: int) -> tuple[int, int]:
 
 
 def homography_map(matrix: np.ndarray, size: Size, view: Size | None = None) -> np.ndarray:
-    """(H, W, 2) float32: where a homography of frame pixels sends every pixel of the view."""
+    """(H, W, 2) float32: where a homography of frame pixels sends every pixel of the view.
+
+    nan where the homography sends a pixel to or behind infinity.
+    """
     grid = pixel_grid(size, view)
+    corners = grid[:: max(len(grid) - 1, 1), :: max(grid.shape[1] - 1, 1)]
+    if not np.isfinite(apply_homography(matrix, corners)).all():
+        return apply_homography(matrix, grid)
     if abs(matrix[2, 0]) < 1e-12 and abs(matrix[2, 1]) < 1e-12:
         return cv2.transform(grid, (matrix[:2] / matrix[2, 2]).astype(np.float64))
     return cv2.perspectiveTransform(grid, matrix)

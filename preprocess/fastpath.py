@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from atlas.coords import Size, apply_homography, pixel_grid
+from atlas.coords import Size, apply_homography
+from atlas.layered import homography_map
 from atlas.mapping import FrameMapping, Layer, LayerMapping
 from preprocess.camera import CameraOptions, CameraPose, CameraTracker, StepMatches
 from preprocess.sky.matte import SkyMatter, open_matter
@@ -38,6 +39,8 @@ class FastPathOptions:
     """Name of the sky matte, see `preprocess.sky.matte.open_matter`."""
     kept_frames: int = 3
     """Frames whose matte is remembered."""
+    keep_all_mattes: bool = False
+    """Remember every frame's matte, packed to 8 bit: for going over a clip several times."""
     cuts: frozenset[int] | None = None
     """First frames of shots after the first; None finds them."""
     camera: CameraOptions = field(default_factory=CameraOptions)
@@ -81,6 +84,7 @@ class FastPathMapping(LayerMapping):
         self._chain = HomographyChain(frame_size)
         self._motions: list[FrameMotion] = []
         self._mattes: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._packed: dict[int, np.ndarray] = {}
         self._next = 0
         self._thumbnail: np.ndarray | None = None
 
@@ -131,6 +135,9 @@ class FastPathMapping(LayerMapping):
             self.rewind()
         if t != self._next:
             raise ValueError(f"frames are observed in order: wanted {self._next}, got {t}")
+        if t in self._packed:
+            self._keep(t, self._unpacked(t))
+            return
         known = self._motions[t] if t < len(self._motions) else None
         starts_shot = known.starts_shot if known else self._starts_shot(t, rgb)
         if starts_shot:
@@ -138,18 +145,27 @@ class FastPathMapping(LayerMapping):
         matte = self._matter.matte(rgb)
         if known is None:
             self._motions.append(self._track(rgb, matte, starts_shot))
+        if self.options.keep_all_mattes:
+            self._packed[t] = cv2.imencode(".png", np.rint(matte * 255).astype(np.uint8))[1]
+            matte = self._unpacked(t)  # the first look must equal later ones
+        self._keep(t, matte)
+
+    def _keep(self, t: int, matte: np.ndarray) -> None:
         self._mattes[t] = matte
         while len(self._mattes) > self.options.kept_frames:
             self._mattes.popitem(last=False)
         self._next = t + 1
+
+    def _unpacked(self, t: int) -> np.ndarray:
+        packed = cv2.imdecode(self._packed[t], cv2.IMREAD_GRAYSCALE)
+        return packed.astype(np.float32) / 255
 
     def frame(self, t: int, size: Size | None = None) -> FrameMapping:
         motion = self.motion(t)
         if t not in self._mattes:
             raise ValueError(f"the matte of frame {t} is no longer kept: observe it again")
         size = size or self.frame_size
-        grid = pixel_grid(self.frame_size, size)
-        uv = np.stack([_project(motion.foreground, grid), _project(motion.sky, grid)])
+        uv = np.stack([self._uv(motion.foreground, size), self._uv(motion.sky, size)])
         alpha = np.ones((2, size.height, size.width), np.float32)
         matte = self._mattes[t]
         if size != self.frame_size:
@@ -160,6 +176,14 @@ class FastPathMapping(LayerMapping):
         np.subtract(1, matte, out=alpha[0])
         confidence = np.array([motion.foreground_confidence, motion.sky_confidence], np.float32)
         return FrameMapping(uv, alpha.clip(0, 1), confidence)
+
+    def _uv(self, homography: np.ndarray, size: Size) -> np.ndarray:
+        """(H, W, 2) float32 canvas positions of the pixels of a `size` picture.
+
+        Pixels that look away from the canvas (w <= 0) come back far outside it, not as nan.
+        """
+        uv = homography_map(homography, self.frame_size, size)
+        return np.nan_to_num(uv, copy=False, nan=-1e6)
 
     def _starts_shot(self, t: int, rgb: np.ndarray) -> bool:
         """Whether frame `t` begins a shot: as told, or a change of the whole picture."""
@@ -258,12 +282,3 @@ def looks_like_cut(before: np.ndarray, after: np.ndarray) -> bool:
     a = (before - before.mean()) / (before.std() + 4)
     b = (after - after.mean()) / (after.std() + 4)
     return float((a * b).mean()) < 0.6
-
-
-def _project(homography: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """(H, W, 2) float32 canvas positions of the (H, W, 2) positions in `grid`.
-
-    Pixels that look away from the canvas (w <= 0) come back far outside it, not as nan.
-    """
-    uv = apply_homography(homography, grid)
-    return np.nan_to_num(uv, nan=-1e6).astype(np.float32, copy=False)

@@ -13,6 +13,7 @@ from preprocess.fastpath import (
     looks_like_cut,
 )
 from preprocess.sky.matte import SkyMatter
+from tests.scene_presets import SceneOptions, make_scene
 from tests.test_camera import SIZE, Pan, turn
 
 
@@ -192,3 +193,31 @@ def test_chain_recovers_homographies_and_falls_back_to_the_camera():
 def expected_after(step, camera):
     corners = np.array([[0, 0], [499, 0], [499, 299], [0, 299]], float)
     return apply_homography(step @ camera, corners)
+
+
+def test_kept_mattes_are_the_same_on_every_pass_and_made_once():
+    scene = make_scene(SceneOptions(size=Size(72, 120), frame_count=4))
+
+    class Counting(SkyMatter):
+        calls = 0
+
+        def matte(self, rgb):
+            self.calls += 1
+            return np.linspace(1, 0, rgb.shape[0] * rgb.shape[1], dtype=np.float32).reshape(
+                rgb.shape[:2]
+            )
+
+        def reset(self):
+            pass
+
+    matter = Counting()
+    mapping = FastPathMapping(Size(72, 120), FastPathOptions(keep_all_mattes=True), matter)
+    passes = []
+    for _ in range(2):
+        alphas = []
+        for t in range(4):
+            mapping.observe(t, scene.frames(t))
+            alphas.append(mapping.frame(t).alpha[0])
+        passes.append(np.stack(alphas))
+    assert np.array_equal(*passes)
+    assert matter.calls == 4
