@@ -35,13 +35,13 @@ from atlas.layered_file import (
 from atlas.mapping import LayerMapping
 from atlas.metrics import psnr_db
 from atlas.progress import progress
-from atlas.refine import FieldFit, Scene
+from atlas.refine import PURE_SHARE, FieldFit, Scene
 from atlas.run import RunInfo, clip_hash, current_commit, write_atlases, write_run_info
 from atlas.schedule import TimeBudget
 from atlas.shading import Shading, estimate_shading
 from atlas.sheets import contact_sheet, over_squares, to_bytes
 from atlas.store import ClipStore
-from atlas.texture import Gains, SplatOptions, Texture, render, splat
+from atlas.texture import Gains, SplatOptions, Texture, render, sample, splat
 from atlas.tracking import NullTracker, Tracker
 
 log = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ class LayeredFit:
         return ", ".join(f"{key} {value:.3g}" for key, value in values.items())
 
     def _layer_state(self, layer: int, motion: LayerMotion) -> tuple[float, Texture, Shading]:
-        """One layer alone: its PSNR inside its mask, its texture and its shading."""
+        """One layer alone: its PSNR where it alone shows, its texture and its shading."""
         mapping = _SingleLayer(self.store, layer, motion)
         textures = splat(mapping, self.store.frame, SplatOptions(sharpen_steps=0))
         shading = estimate_shading(
@@ -224,11 +224,11 @@ class LayeredFit:
         )
         errors = []
         for t in range(0, self.store.frame_count, max(self.store.frame_count // 12, 1)):
-            share = self.store.share(layer, t) > 0.5
-            if share.any():
-                seen = render(mapping, textures, t, gains=shading)
+            pure = self.store.share(layer, t) > PURE_SHARE
+            if pure.any():
+                seen = sample(textures[0].rgb, mapping.frame(t).uv[0]) * shading(t)[0]
                 frame = self.store.frame(t).astype(np.float32) / 255
-                errors.append(float(((seen - frame) ** 2).mean(-1)[share].mean()))
+                errors.append(float(((seen - frame) ** 2).mean(-1)[pure].mean()))
         error = float(np.mean(errors)) if errors else 1.0
         return -10 * float(np.log10(max(error, 1e-10))), textures[0], shading
 

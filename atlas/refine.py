@@ -26,6 +26,9 @@ from atlas.layered import LayerMotion
 from atlas.store import ClipStore
 from atlas.texture import sample_torch
 
+PURE_SHARE = 0.9
+"""Pixels that show at least this much of a layer have its colour."""
+
 
 class ResidualField(nn.Module):
     """(x, y, t) -> (u, v) residual in texels, on a frame's lattice.
@@ -163,7 +166,7 @@ class FieldFit:
         oy, ox = divmod(step % 4, 2)  # a quarter of the pixels at a time
         cut = (slice(oy, None, 2), slice(ox, None, 2))
         at, share = self.grid[cut], share[cut]
-        inside = share > 0.5
+        inside = share > PURE_SHARE
         uv = self._uv(t, lattice, at)
         terms: dict[str, Tensor] = {}
         if bool(inside.any()):
