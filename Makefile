@@ -6,11 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 # make demo CLIP=my.mp4 SKY=my.png takes your own; without them the project's own scene and sky.
 CLIP ?=
-SKY ?= edits/skies/sunset.jpg
+SKY ?= build/sunset.png
 # Folders are named after the clip, so that clips do not overwrite each other.
 NAME := $(if $(CLIP),$(shell basename "$(CLIP)" | sed 's/\.[^.]*$$//; s/[^A-Za-z0-9._-]/_/g'),demo)
 INPUT := $(if $(CLIP),$(CLIP),build/demo.mp4)
 OUT := results/$(NAME)
+# The demo's balloon is a layer of its own; for other clips preprocess decides.
+MASKS ?= $(if $(CLIP),,--masks motion sky)
 
 .PHONY: install demo test check clean
 
@@ -26,9 +28,13 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install -e ".[dev]"
 	touch $@
 
-demo: $(VENV)/installed
+build/sunset.png: $(VENV)/installed
+	mkdir -p build
+	$(BIN)/python -c "import cv2; cv2.imwrite('$@', cv2.imread('edits/skies/sunset.jpg'))"
+
+demo: $(VENV)/installed $(if $(filter build/sunset.png,$(SKY)),build/sunset.png)
 	$(if $(CLIP),,$(BIN)/python -m tests.synthetic --out build/demo.mp4)
-	$(BIN)/python -m preprocess "$(INPUT)" --out data/$(NAME) --masks sky
+	$(BIN)/python -m preprocess "$(INPUT)" --out data/$(NAME) $(MASKS)
 	$(BIN)/python train.py data/$(NAME) --out runs/$(NAME) --resume
 	mkdir -p $(OUT)
 	$(BIN)/python edit.py runs/$(NAME) --sky "$(SKY)" --out $(OUT)/edited.mp4
