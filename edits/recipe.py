@@ -10,8 +10,14 @@
         layer: foreground
         path: paint.png
         blend: multiply
+      - kind: insert
+        layer: background
+        frame: 0
+        corners: [[40, 30], [200, 32], [198, 90], [41, 88]]
+        text: HOTEL
 
-Edits apply in the order given. Paths are relative to the recipe file. Unknown keys are refused.
+`edits.kinds` lists every kind and its keys. Edits apply in the order given. Paths are relative to
+the recipe file. Unknown keys are refused.
 """
 
 from __future__ import annotations
@@ -25,83 +31,44 @@ import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import yaml
 
 from atlas.clip import write_bytes
 from atlas.errors import InputError
-from edits.blend import BLEND_MODES
+from edits.kinds import (
+    KINDS,
+    Corners,
+    Edit,
+    FilterAtlas,
+    FramePaint,
+    Insert,
+    LayerPaint,
+    RemoveLayer,
+    SkyEdit,
+    require,
+)
+
+__all__ = [
+    "Edit",
+    "FilterAtlas",
+    "FramePaint",
+    "Insert",
+    "LayerPaint",
+    "Recipe",
+    "RemoveLayer",
+    "SkyEdit",
+    "check_files",
+    "file_of",
+    "file_sha256",
+    "read_recipe",
+    "with_file",
+    "write_recipe",
+]
 
 RECIPE_VERSION = 1
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SkyEdit:
-    """Put another sky into the sky layer."""
-
-    kind: ClassVar[str] = "sky"
-    file_key: ClassVar[str] = "source"
-
-    source: str
-    """Picture, video or Radiance .hdr panorama."""
-    layer: str = "sky"
-    """The layer that takes the sky."""
-    fit: Literal["auto", "cover", "atlas"] = "auto"
-    """cover: fill what the clip sees of the sky; atlas: the picture lies on the atlas 1:1.
-    auto: atlas for a picture of the atlas's own size, or with alpha and of its aspect."""
-    scale: float = 1.0
-    """Size of the picture relative to a fit that just covers; > 0."""
-    offset_x: float = 0.0
-    """Moves the sky to the right; share of the covered width."""
-    offset_y: float = 0.0
-    """Moves the sky down; share of the covered height."""
-    flip: bool = False
-    """Mirror the sky left to right."""
-    speed: float = 1.0
-    """Speed of a sky video relative to its own; > 0."""
-    yaw_deg: float = 0.0
-    """Turn the view to the right, and so the sky to the left; degrees."""
-    pitch_deg: float = 12.0
-    """Panoramas: tilt of the view above the horizon in the first frame; degrees, -90 to 90."""
-    field_of_view_deg: float = 70.0
-    """Horizontal angle that the first frame spans (for `yaw_deg`, panoramas); degrees, 5 to 150."""
-    exposure_ev: float = 0.0
-    """HDR panoramas: brighter (> 0) or darker than the automatic exposure; stops."""
-    sha256: str | None = None
-    """Hash of the source when the recipe was made; another one is warned of."""
-
-    def __post_init__(self) -> None:
-        _require(self.scale > 0, "scale", self.scale, "> 0")
-        _require(self.speed > 0, "speed", self.speed, "> 0")
-        _require(-90 <= self.pitch_deg <= 90, "pitch_deg", self.pitch_deg, "between -90 and 90")
-        fov = self.field_of_view_deg
-        _require(5 <= fov <= 150, "field_of_view_deg", fov, "between 5 and 150")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerPaint:
-    """Paint a picture into a layer's atlas."""
-
-    kind: ClassVar[str] = "layer_paint"
-    file_key: ClassVar[str] = "path"
-
-    layer: str
-    """Name of the layer."""
-    path: str
-    """RGBA picture with the aspect of the layer's atlas; without alpha it is opaque."""
-    blend: str = "normal"
-    """normal, multiply, screen, overlay, soft light or add."""
-    sha256: str | None = None
-    """Hash of the picture when the recipe was made; another one is warned of."""
-
-    def __post_init__(self) -> None:
-        _require(self.blend in BLEND_MODES, "blend", self.blend, ", ".join(BLEND_MODES))
-
-
-Edit = SkyEdit | LayerPaint
-KINDS: dict[str, type] = {cls.kind: cls for cls in (SkyEdit, LayerPaint)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +81,15 @@ class Recipe:
     version: int = RECIPE_VERSION
 
     def __post_init__(self) -> None:
-        _require(self.version == RECIPE_VERSION, "version", self.version, str(RECIPE_VERSION))
-        _require(0 <= self.keep_grain <= 1, "keep_grain", self.keep_grain, "between 0 and 1")
+        require(self.version == RECIPE_VERSION, "version", self.version, str(RECIPE_VERSION))
+        require(0 <= self.keep_grain <= 1, "keep_grain", self.keep_grain, "between 0 and 1")
 
     def files(self) -> Iterator[Path]:
         """The files that the edits read."""
         for edit in self.edits:
-            yield Path(getattr(edit, edit.file_key))
+            path = file_of(edit)
+            if path is not None:
+                yield path
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -142,7 +111,7 @@ def read_recipe(path: Path) -> Recipe:
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{path}: 'edits' must be a list of at least one edit")
     edits = tuple(_read_edit(row, f"{path}: edit {i}") for i, row in enumerate(rows, 1))
-    edits = tuple(_with_file(edit, path.parent / _file_of(edit)) for edit in edits)
+    edits = tuple(_moved(edit, path.parent) for edit in edits)
     return _build(Recipe, {**data, "edits": edits}, str(path))
 
 
@@ -151,9 +120,10 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
     path = Path(path)
     rows = []
     for edit in recipe.edits:
-        source = _file_of(edit)
-        edit = _with_file(edit, _relative(source, path.parent))
-        edit = dataclasses.replace(edit, sha256=file_sha256(source))
+        source = file_of(edit)
+        if source is not None:
+            edit = with_file(edit, _relative(source, path.parent))
+            edit = dataclasses.replace(edit, sha256=file_sha256(source))
         row = {f.name: getattr(edit, f.name) for f in dataclasses.fields(edit)}
         rows.append({"kind": edit.kind, **row})
     data = {"version": recipe.version, "keep_grain": recipe.keep_grain, "edits": rows}
@@ -164,7 +134,9 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
 def check_files(recipe: Recipe) -> None:
     """Raise `InputError` for a file that is not there; warn of one that has changed."""
     for edit in recipe.edits:
-        path = _file_of(edit)
+        path = file_of(edit)
+        if path is None:
+            continue
         if not path.exists():
             raise InputError(f"{path}: not found; the {edit.kind} edit needs it")
         if edit.sha256 and path.is_file() and file_sha256(path) != edit.sha256:
@@ -185,12 +157,21 @@ def file_sha256(path: Path) -> str | None:
     return digest.hexdigest()
 
 
-def _file_of(edit: Edit) -> Path:
-    return Path(getattr(edit, edit.file_key))
+def file_of(edit: Edit) -> Path | None:
+    """The file that an edit reads; None when it reads none."""
+    path = None if edit.file_key is None else getattr(edit, edit.file_key)
+    return None if path is None else Path(path)
 
 
-def _with_file(edit: Edit, path: Path) -> Edit:
+def with_file(edit: Edit, path: Path) -> Edit:
+    """The same edit, reading another file."""
+    assert edit.file_key is not None
     return dataclasses.replace(edit, **{edit.file_key: path.as_posix()})
+
+
+def _moved(edit: Edit, folder: Path) -> Edit:
+    path = file_of(edit)
+    return edit if path is None else with_file(edit, folder / path)
 
 
 def _relative(path: Path, folder: Path) -> Path:
@@ -235,6 +216,8 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
         if value not in choices:
             raise InputError(f"{where} is {value!r}, wanted one of {', '.join(choices)}")
         return value
+    if hint == Corners:
+        return _checked_corners(value, where)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         if value is None:
             return None
@@ -247,6 +230,16 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     return value
 
 
-def _require(ok: bool, key: str, value: object, wanted: str) -> None:
-    if not ok:  # comparisons are written so that nan fails too
-        raise InputError(f"{key} is {value!r}, wanted {wanted}")
+def _checked_corners(value: Any, where: str) -> Corners:
+    wanted = f"{where} is {value!r}, wanted four [x, y]"
+    if not isinstance(value, list | tuple) or len(value) != 4:
+        raise InputError(wanted)
+    corners = []
+    for point in value:
+        if not isinstance(point, list | tuple) or len(point) != 2:
+            raise InputError(wanted)
+        numbers = [v for v in point if isinstance(v, int | float) and not isinstance(v, bool)]
+        if len(numbers) != 2:
+            raise InputError(wanted)
+        corners.append((float(numbers[0]), float(numbers[1])))
+    return tuple(corners)

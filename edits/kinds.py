@@ -1,0 +1,201 @@
+"""The kinds of edit that a recipe is made of: frozen, checked, and nothing but data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from atlas.errors import InputError
+from edits.blend import BLEND_MODES
+
+Corners = tuple[tuple[float, float], ...]
+"""Four (x, y) positions: top left, top right, bottom right, bottom left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkyEdit:
+    """Put another sky into the sky layer."""
+
+    kind: ClassVar[str] = "sky"
+    file_key: ClassVar[str | None] = "source"
+
+    source: str
+    """Picture, video or Radiance .hdr panorama."""
+    layer: str = "sky"
+    """The layer that takes the sky."""
+    fit: Literal["auto", "cover", "atlas"] = "auto"
+    """cover: fill what the clip sees of the sky; atlas: the picture lies on the atlas 1:1.
+    auto: atlas for a picture of the atlas's own size, or with alpha and of its aspect."""
+    scale: float = 1.0
+    """Size of the picture relative to a fit that just covers; > 0."""
+    offset_x: float = 0.0
+    """Moves the sky to the right; share of the covered width."""
+    offset_y: float = 0.0
+    """Moves the sky down; share of the covered height."""
+    flip: bool = False
+    """Mirror the sky left to right."""
+    speed: float = 1.0
+    """Speed of a sky video relative to its own; > 0."""
+    yaw_deg: float = 0.0
+    """Turn the view to the right, and so the sky to the left; degrees."""
+    pitch_deg: float = 12.0
+    """Panoramas: tilt of the view above the horizon in the first frame; degrees, -90 to 90."""
+    field_of_view_deg: float = 70.0
+    """Horizontal angle that the first frame spans (for `yaw_deg`, panoramas); degrees, 5 to 150."""
+    exposure_ev: float = 0.0
+    """HDR panoramas: brighter (> 0) or darker than the automatic exposure; stops."""
+    sha256: str | None = None
+    """Hash of the source when the recipe was made; another one is warned of."""
+
+    def __post_init__(self) -> None:
+        require(self.scale > 0, "scale", self.scale, "> 0")
+        require(self.speed > 0, "speed", self.speed, "> 0")
+        require(-90 <= self.pitch_deg <= 90, "pitch_deg", self.pitch_deg, "between -90 and 90")
+        fov = self.field_of_view_deg
+        require(5 <= fov <= 150, "field_of_view_deg", fov, "between 5 and 150")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerPaint:
+    """Paint a picture into a layer's atlas."""
+
+    kind: ClassVar[str] = "layer_paint"
+    file_key: ClassVar[str | None] = "path"
+
+    layer: str
+    """Name of the layer."""
+    path: str
+    """RGBA picture with the aspect of the layer's atlas; without alpha it is opaque."""
+    blend: str = "normal"
+    """normal, multiply, screen, overlay, soft light or add."""
+    sha256: str | None = None
+    """Hash of the picture when the recipe was made; another one is warned of."""
+
+    def __post_init__(self) -> None:
+        require(self.blend in BLEND_MODES, "blend", self.blend, ", ".join(BLEND_MODES))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramePaint:
+    """Paint one frame; what was painted is carried to every other frame."""
+
+    kind: ClassVar[str] = "frame_paint"
+    file_key: ClassVar[str | None] = "path"
+
+    frame: int
+    """Number of the painted frame in the source, the first being 0."""
+    path: str
+    """Edited copy of the frame (what differs is found), or an RGBA picture to lay over it; of the
+    frame's size or another with its aspect."""
+    layer: str | None = None
+    """Only this layer takes the paint; None: every layer that the paint covers."""
+    threshold: float | None = None
+    """Differences up to this are coding noise, not paint; 8-bit levels, >= 0. None: measured."""
+    sha256: str | None = None
+    """Hash of the picture when the recipe was made; another one is warned of."""
+
+    def __post_init__(self) -> None:
+        require(self.frame >= 0, "frame", self.frame, "0 or more")
+        if self.threshold is not None:
+            require(0 <= self.threshold < 255, "threshold", self.threshold, "0 to 255")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Insert:
+    """Pin text, a picture or a video to four points of one frame, as part of one layer."""
+
+    kind: ClassVar[str] = "insert"
+    file_key: ClassVar[str | None] = "path"
+
+    layer: str
+    """The layer it sticks to, and is hidden with."""
+    frame: int
+    """Number of the frame in which `corners` are given, the first being 0."""
+    corners: Corners
+    """[x, y] in pixels of that frame: top left, top right, bottom right, bottom left."""
+    path: str | None = None
+    """Picture or video; this or `text`."""
+    text: str | None = None
+    """Text, set as large as the four points allow; line breaks are kept."""
+    color: str = "#ffffff"
+    """Colour of the text, #rrggbb."""
+    blend: str = "normal"
+    """normal, multiply, screen, overlay, soft light or add."""
+    opacity: float = 1.0
+    """0 to 1."""
+    sha256: str | None = None
+    """Hash of the file when the recipe was made; another one is warned of."""
+
+    def __post_init__(self) -> None:
+        require(self.frame >= 0, "frame", self.frame, "0 or more")
+        require(self.blend in BLEND_MODES, "blend", self.blend, ", ".join(BLEND_MODES))
+        require(0 <= self.opacity <= 1, "opacity", self.opacity, "between 0 and 1")
+        if (self.path is None) == (self.text is None):
+            raise InputError("wanted either 'path' or 'text'")
+        if self.text is not None:
+            require(self.text.strip() != "", "text", self.text, "something to read")
+        parse_color(self.color)
+        _check_corners(self.corners)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveLayer:
+    """Take a layer away: what the layers below know of the scene appears."""
+
+    kind: ClassVar[str] = "remove"
+    file_key: ClassVar[str | None] = None
+
+    layer: str
+    """Name of the layer; not the bottom one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterAtlas:
+    """Put a layer's atlas through an external program for still pictures."""
+
+    kind: ClassVar[str] = "filter"
+    file_key: ClassVar[str | None] = None
+
+    layer: str
+    """Name of the layer."""
+    command: str
+    """Program and its arguments, with {in} and {out} where it takes the two PNG files."""
+
+    def __post_init__(self) -> None:
+        for mark in ("{in}", "{out}"):
+            require(mark in self.command, "command", self.command, f"{mark} in it")
+
+
+Edit = SkyEdit | LayerPaint | FramePaint | Insert | RemoveLayer | FilterAtlas
+KINDS: dict[str, type] = {
+    cls.kind: cls for cls in (SkyEdit, LayerPaint, FramePaint, Insert, RemoveLayer, FilterAtlas)
+}
+
+
+def parse_color(text: str) -> tuple[int, int, int]:
+    """#rrggbb as three numbers, 0 to 255."""
+    digits = text.removeprefix("#")
+    try:
+        red, green, blue = bytes.fromhex(digits)
+    except ValueError as err:
+        raise InputError(f"color is {text!r}, wanted #rrggbb") from err
+    return red, green, blue
+
+
+def _check_corners(corners: Corners) -> None:
+    """Four points that go once round a shape without a dent (else there is no perspective)."""
+    turns = []
+    for i in range(4):
+        (ax, ay), (bx, by), (cx, cy) = (corners[(i + k) % 4] for k in range(3))
+        turns.append((bx - ax) * (cy - by) - (by - ay) * (cx - bx))
+    if not (all(turn > 1e-6 for turn in turns) or all(turn < -1e-6 for turn in turns)):
+        raise InputError(
+            "corners do not go round a quadrilateral; wanted top left, top right, bottom right, "
+            "bottom left, without a dent"
+        )
+
+
+def require(ok: bool, key: str, value: object, wanted: str) -> None:
+    """Raise `InputError` unless `ok`."""
+    if not ok:  # comparisons are written so that nan fails too
+        raise InputError(f"{key} is {value!r}, wanted {wanted}")
