@@ -73,7 +73,9 @@ class _Comp:
     def add(self, name: str, body: str) -> str:
         """Append a tool, given as its class and table up to where ViewInfo goes."""
         column, row = len(self.tools) % 8, len(self.tools) // 8
-        place = f"\t\t\tViewInfo = OperatorInfo {{ Pos = {{ {110 * column}, {66 * row} }} }},\n\t\t}},"
+        place = (
+            f"\t\t\tViewInfo = OperatorInfo {{ Pos = {{ {110 * column}, {66 * row} }} }},\n\t\t}},"
+        )
         self.tools.append(f"\t\t{name} = {body}{place}")
         return name
 

@@ -1,23 +1,25 @@
 """What a hand-over folder holds, for those who write it and for the scripts that read it.
 
-    handover.json                       what is what, for programs
-    README.txt                          what is what, for people
-    plate/plate.00000.png               the frames
-    stmap/<layer>/<layer>.00000.exr     32 bit: R = s, G = t of the atlas at every pixel
-    matte/<layer>/<layer>.00000.png     16 bit grey: share of the pixel that shows the layer
-    inverse/<layer>/<layer>.00000.exr   32 bit, of the atlas's size: R = s, G = t of the frame, A = share
-    shading/<layer>/<layer>.00000.exr   16 bit: gain of the layer's colours (runs with shading)
-    atlas/<layer>.tif                   16 bit RGB;  atlas/<layer>_coverage.png, 16 bit grey
-    paint/<layer>.png                   16 bit RGBA, straight: what to lay on the atlas
-    rebuild.nk, rebuild.comp            Nuke and Fusion scripts that rebuild the edit
+handover.json                       what is what, for programs
+README.txt                          what is what, for people
+plate/plate.00000.png               the frames
+stmap/<layer>/<layer>.00000.exr     32 bit: R = s, G = t of the atlas at every pixel
+matte/<layer>/<layer>.00000.png     16 bit grey: share of the pixel that shows the layer
+inverse/<layer>/<layer>.00000.exr   32 bit, atlas's size: R = s, G = t of the frame, A = share
+shading/<layer>/<layer>.00000.exr   16 bit: gain of the layer's colours (runs with shading)
+atlas/<layer>.tif                   16 bit RGB;  atlas/<layer>_coverage.png, 16 bit grey
+paint/<layer>.png                   16 bit RGBA, straight: what to lay on the atlas
+rebuild.nk, rebuild.comp            Nuke and Fusion scripts that rebuild the edit
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from atlas.coords import Size
+from atlas.errors import InputError
 
 FRAME = "%05d"
 """How frame numbers appear in file names; Nuke takes it as it is."""
@@ -87,3 +89,11 @@ class HandOver:
         nodes = [layer.node for layer in self.layers]
         if len(set(nodes)) < len(nodes):
             raise ValueError(f"layers' node names must differ, got {', '.join(nodes)}")
+
+
+def check_new_folder(folder: Path) -> None:
+    """Refuse a folder that holds something: paint in it would be lost."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists():
+        raise InputError(f"{folder}: is there already and not empty; name a new folder")

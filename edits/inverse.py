@@ -13,6 +13,7 @@ from edits.unmix import push_pull
 
 TOLERANCE_TEXELS = 0.05
 """A texel counts as found when its frame position maps back to within this of it."""
+_CLOSE_TEXELS = 1e-3
 _STEPS = 12
 
 
@@ -41,8 +42,8 @@ def invert_uv(uv: np.ndarray, canvas: Size) -> InverseMap:
     size = Size(*uv.shape[:2])
     xy = np.zeros((canvas.height, canvas.width, 2), np.float32)
     found = np.zeros((canvas.height, canvas.width), bool)
-    box = _reached(uv, canvas)
-    if box is None or min(size.wh) < 2:
+    box = _reached(uv, canvas) if min(size.wh) > 1 else None
+    if box is None:
         return InverseMap(xy, found)
     rows, columns = box
     target = pixel_grid(canvas)[rows, columns]
@@ -54,10 +55,11 @@ def invert_uv(uv: np.ndarray, canvas: Size) -> InverseMap:
 
 def _reached(uv: np.ndarray, canvas: Size) -> tuple[slice, slice] | None:
     """Rows and columns of the canvas that the frame can reach; None without any."""
-    finite = uv[np.isfinite(uv).all(-1)]
+    wider = _one_more_pixel(uv)  # pixels reach beyond their centres
+    finite = wider[np.isfinite(wider).all(-1)]
     if finite.size == 0:
         return None
-    low, high = np.floor(finite.min(0)) - 2, np.ceil(finite.max(0)) + 3
+    low, high = np.floor(finite.min(0)), np.ceil(finite.max(0)) + 1
     left, top = np.clip(low, 0, canvas.wh).astype(int)
     right, bottom = np.clip(high, 0, canvas.wh).astype(int)
     if right <= left or bottom <= top:
@@ -85,27 +87,30 @@ def _solve(uv: np.ndarray, canvas: Size, guess: np.ndarray) -> tuple[np.ndarray,
     down, right = np.gradient(np.nan_to_num(uv, nan=-1e4), axis=(0, 1))
     planes = np.dstack([uv, right, down]).astype(np.float32)  # u v, du/dx dv/dx, du/dy dv/dy
     table = torch.from_numpy(_one_more_pixel(planes)).permute(2, 0, 1).contiguous()
-    target = torch.from_numpy(pixel_grid(canvas)).permute(2, 0, 1)
-    xy = torch.from_numpy(guess).permute(2, 0, 1).clone()
-    low = torch.full((2, 1, 1), -0.5)
-    high = torch.tensor([size.width - 0.5, size.height - 0.5]).reshape(2, 1, 1)
-    longest = 0.25 * max(size.wh)
-    xy = torch.minimum(torch.maximum(xy, low), high)
-    error = torch.full(target.shape[1:], torch.inf)
-    for step in range(_STEPS + 1):
-        sampled = sample_torch(table, (xy + 1).permute(1, 2, 0))
-        miss = target - sampled[:2]
-        error = miss.norm(dim=0)
-        if step == _STEPS or not bool((error > 1e-4).any()):
-            break
-        ux, vx, uy, vy = sampled[2:]
+    target = torch.from_numpy(pixel_grid(canvas).reshape(-1, 2))
+    low, high = torch.tensor([-0.5, -0.5]), torch.tensor([size.width - 0.5, size.height - 0.5])
+    xy = torch.from_numpy(guess.reshape(-1, 2)).clamp(low, high)
+    error = torch.full((len(xy),), torch.inf)
+    active = torch.arange(len(xy))  # those that still move
+    for _ in range(_STEPS):
+        at = xy[active]
+        u, v, ux, vx, uy, vy = sample_torch(table, at[None] + 1)[:, 0]
+        miss_u, miss_v = target[active, 0] - u, target[active, 1] - v
+        error[active] = torch.hypot(miss_u, miss_v)
         determinant = ux * vy - uy * vx
         safe = torch.where(determinant.abs() > 1e-6, determinant, 1e-6)
-        move = torch.stack([vy * miss[0] - uy * miss[1], ux * miss[1] - vx * miss[0]]) / safe
-        move = move * (longest / move.norm(dim=0).clamp_min(longest))
-        xy = torch.minimum(torch.maximum(xy + torch.nan_to_num(move), low), high)
-    found = error <= TOLERANCE_TEXELS  # nan is not
-    return xy.permute(1, 2, 0).numpy(), found.numpy()
+        move = torch.stack([vy * miss_u - uy * miss_v, ux * miss_v - vx * miss_u], -1)
+        longest = 0.25 * max(size.wh)
+        move = torch.nan_to_num(move / safe[:, None])
+        move *= longest / move.norm(dim=1, keepdim=True).clamp_min(longest)
+        moved = (at + move).clamp(low, high)
+        keep = (error[active] > _CLOSE_TEXELS) & ((moved - at).abs().amax(1) > 1e-3)
+        active = active[keep]
+        if not len(active):
+            break
+        xy[active] = moved[keep]
+    found = (error <= TOLERANCE_TEXELS).reshape(canvas.height, canvas.width)  # nan is not
+    return xy.reshape(canvas.height, canvas.width, 2).numpy(), found.numpy()
 
 
 def _one_more_pixel(planes: np.ndarray) -> np.ndarray:

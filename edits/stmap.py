@@ -27,7 +27,7 @@ from atlas.texture import sample
 from edits.apply import RenderContext
 from edits.exr import require_openexr, write_exr
 from edits.fusion_script import fusion_script
-from edits.handover import PLATE, RESULT, HandOver, HandOverLayer
+from edits.handover import PLATE, RESULT, HandOver, HandOverLayer, check_new_folder
 from edits.inverse import invert_uv
 from edits.nuke_script import nuke_script
 
@@ -36,15 +36,15 @@ NOWHERE = -1.0
 _WRITERS = 2
 _README = """Hand-over of an edit: ST maps, mattes, atlases, scripts.
 
-Open rebuild.nk in Nuke or rebuild.comp in Fusion, paint on paint/LAYER.png, and every frame follows.
-Colours are display-encoded (sRGB): read all pictures raw, without any conversion.
+Open rebuild.nk in Nuke or rebuild.comp in Fusion, paint on paint/LAYER.png, and every frame
+follows. Colours are display-encoded (sRGB): read all pictures raw, without any conversion.
 
-stmap/LAYER      R = s, G = t: where the pixel lies on the atlas. Edges of the atlas are 0 and 1, t goes
-                 up; the centre of the atlas's first pixel is at s = 0.5 / width. Values beyond 0 and 1
-                 lie off the atlas; -1, -1 means nowhere.
+stmap/LAYER      R = s, G = t: where the pixel lies on the atlas. Edges of the atlas are 0 and 1,
+                 t goes up; the centre of the atlas's first pixel is at s = 0.5 / width. Values
+                 beyond 0 and 1 lie off the atlas; -1, -1 means nowhere.
 matte/LAYER      share of the pixel that shows the layer; all layers' shares add up to 1.
-inverse/LAYER    the same from atlas to frame: R = s, G = t in the frame, A = how much of the layer the
-                 frame shows there.
+inverse/LAYER    the same from atlas to frame: R = s, G = t in the frame, A = how much of the
+                 layer the frame shows there.
 shading/LAYER    factor on the layer's colours in that frame (where the run has it).
 atlas/LAYER      what the layer looks like; LAYER_coverage: what of it any frame has seen.
 
@@ -114,14 +114,6 @@ def export_stmaps(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return handover
-
-
-def check_new_folder(folder: Path) -> None:
-    """Refuse a folder that holds something: paint in it would be lost."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
-    if folder.exists():
-        raise InputError(f"{folder}: is there already and not empty; name a new folder")
 
 
 def frame_span(source: ExportSource, options: ExportOptions) -> tuple[int, int]:
@@ -204,9 +196,7 @@ class _LayerFrame:
     gain: np.ndarray | None
 
 
-def _write_layer_frame(
-    folder: Path, layer: HandOverLayer, facts: _LayerFrame, frame: int
-) -> None:
+def _write_layer_frame(folder: Path, layer: HandOverLayer, facts: _LayerFrame, frame: int) -> None:
     uv, share = facts.found.uv[facts.index], facts.share
     note = f"skyweave, layer {layer.name}: R = s, G = t, origin at the lower left corner"
     write_exr(folder / (layer.stmap % frame), stmap_pixels(uv, layer.canvas), note)
