@@ -3,57 +3,171 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
-import cv2
 import numpy as np
 
 from atlas.coords import Size
-from atlas.mapping import FrameMapping, Layer, LayerMapping
-from atlas.texture import Texture, sample
+from atlas.errors import InputError
+from atlas.mapping import FrameMapping, LayerMapping
 from edits.composite import LayerEdit, composite_frame
+from edits.context import (
+    RenderContext,
+    atlas_color,
+    fitted_gains,
+    look_at,
+)
+from edits.filter_atlas import filter_paint, run_filter
+from edits.from_frame import carry_paint
+from edits.insert import open_insert
+from edits.kinds import Edit, FilterAtlas, FramePaint, Insert, LayerPaint, RemoveLayer, SkyEdit
 from edits.paint import Paint, PaintSource, open_layer_paint
-from edits.recipe import Edit, Recipe, SkyEdit, check_files
+from edits.picture import Picture
+from edits.recipe import Recipe, check_files
+from edits.remove import Removal
 from edits.sky import open_sky
 from edits.view import canvas_view
+
+__all__ = ["RenderContext", "Renderer", "render", "render_pairs"]
 
 LOW_CONFIDENCE = 0.25
 """A layer's motion below this is reported as uncertain."""
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RenderContext:
-    """What rendering needs to know beside the mapping.
+class Renderer:
+    """A recipe opened for a mapping: all files read and checked, frames made as asked for.
 
-    textures: what each layer looked like, top to bottom; None where nothing is known (fast path).
-    shading: frame -> (L, H, W, 3) float32 gain of each layer's colours, at any size; or None.
-    first_frame: source frame that is frame 0 of the mapping; frames before it pass unchanged.
-    times_s: presentation time of each source frame; sky videos play by it.
-    fps: frame rate for frames that `times_s` does not cover.
+    filtered: what external filters made, by layer name.
     """
 
-    textures: Sequence[Texture] | None = None
-    shading: Callable[[int], np.ndarray] | None = None
-    first_frame: int = 0
-    times_s: Sequence[float] = ()
-    fps: float = 25.0
+    def __init__(self, mapping: LayerMapping, recipe: Recipe, context: RenderContext | None = None):
+        self.mapping, self.recipe = mapping, recipe
+        self.context = context or RenderContext()
+        self.filtered: dict[str, Picture] = {}
+        self.removal: Removal | None = None
+        self._paints: dict[int, list[Paint]] | None = None
+        self._doubtful: set[int] = set()
+        check_files(recipe)
+        self._sources: dict[int, list[PaintSource]] = {}
+        for kind, edits in groupby(recipe.edits, type):
+            self._open(kind, list(edits))
+        removed = [edit.layer for edit in recipe.edits if isinstance(edit, RemoveLayer)]
+        if removed:
+            self.removal = Removal(removed, mapping, self.context)
+            log.info("%s", self.removal.describe())
 
-    def time_s(self, source_frame: int) -> float:
-        """Seconds since the first frame that the mapping covers."""
-        if source_frame < len(self.times_s):
-            start = self.times_s[min(self.first_frame, source_frame)]
-            return float(self.times_s[source_frame]) - float(start)
-        return (source_frame - self.first_frame) / self.fps
+    def covers(self, index: int) -> bool:
+        """Whether source frame `index` is one that the edit can change."""
+        t = index - self.context.first_frame
+        edited = bool(self._sources) or self.removal is not None
+        return edited and 0 <= t < self.mapping.frame_count
 
+    def pass_over(self, index: int, rgb: np.ndarray) -> None:
+        """Show a mapping that learns from the frames one that is not to be rendered."""
+        if self.context.fresh_mapping is None or not self.covers(index):
+            return
+        self.mapping.observe(index - self.context.first_frame, rgb)
+        if self._paints is None:
+            self._place(self.mapping.frame(index - self.context.first_frame, Size(*rgb.shape[:2])))
 
-@dataclass(frozen=True)
-class _Plan:
-    """The edits of one layer, read and checked; skies are placed when the first frame is known."""
+    def frame(self, index: int, rgb: np.ndarray) -> np.ndarray:
+        """Source frame number `index`, edited.
 
-    layer: int
-    sources: tuple[PaintSource, ...]
+        Args:
+            rgb: (H, W, 3) uint8 RGB.
+        Returns:
+            (H, W, 3) uint8; `rgb` itself where the mapping does not cover the frame.
+        """
+        if not self.covers(index):
+            return rgb
+        t, size = index - self.context.first_frame, Size(*rgb.shape[:2])
+        self.mapping.observe(t, rgb)
+        found = self.mapping.frame(t, size)
+        if self._paints is None:
+            # skies are placed by the first frame, whichever one is asked for first
+            early = t == 0 or self.context.fresh_mapping is not None
+            self._place(found if early else self.mapping.frame(0, size))
+        edits = self._layer_edits(index, rgb, found)
+        return composite_frame(rgb, edits)
+
+    def report(self) -> None:
+        """Warn of frames in which the motion of what was edited is uncertain."""
+        if self._doubtful:
+            log.warning(
+                "the motion of the edited layers is uncertain in %d of %d frames; look at those",
+                len(self._doubtful),
+                self.mapping.frame_count,
+            )
+
+    def _layer_edits(self, index: int, rgb: np.ndarray, found: FrameMapping) -> list[LayerEdit]:
+        context, paints = self.context, self._paints or {}
+        t, shares = index - context.first_frame, found.visible()
+        gains = None
+        if context.shading is not None:
+            gains = fitted_gains(context.shading(t), Size(*rgb.shape[:2]))
+        below: dict[int, np.ndarray] = {}
+        if self.removal is not None:
+            scaled = rgb.astype(np.float32) * np.float32(1 / np.iinfo(rgb.dtype).max)
+            below = self.removal.below(scaled, found, gains, paints, context.time_s(index))
+        touched = sorted({*paints, *below})
+        if any(found.confidence[layer] < LOW_CONFIDENCE for layer in touched):
+            self._doubtful.add(index)
+        edits = []
+        for layer in touched:
+            gain = None if gains is None else gains[layer]
+            edits.append(
+                LayerEdit(
+                    share=shares[layer],
+                    uv=found.uv[layer],
+                    paints=() if layer in below else paints[layer],
+                    prior=atlas_color(context, found, layer, gain),
+                    gain=gain,
+                    time_s=context.time_s(index),
+                    keep_grain=self.recipe.keep_grain,
+                    replaced=below.get(layer),
+                )
+            )
+        return edits
+
+    def _place(self, first: FrameMapping) -> None:
+        """Put every paint at its place, by where the first frame looks."""
+        textures = self.context.textures
+        self._paints = {}
+        for layer, sources in self._sources.items():
+            coverage = None if textures is None else textures[layer].coverage
+            view = canvas_view(first, layer, coverage)
+            self._paints[layer] = [source.place(view) for source in sources]
+
+    def _open(self, kind: type, edits: Sequence[Edit]) -> None:
+        """Open a row of edits of one kind."""
+        if kind is FramePaint:  # several frames' paint becomes one
+            frames = [edit for edit in edits if isinstance(edit, FramePaint)]
+            for layer, paint in carry_paint(frames, self.mapping, self.context).items():
+                self._sources.setdefault(layer, []).append(paint)
+            return
+        for edit in edits:
+            if isinstance(edit, FramePaint | RemoveLayer):
+                continue
+            index = self.mapping.layer_index(edit.layer)
+            self._sources.setdefault(index, []).append(self._opened(edit, index))
+
+    def _opened(self, edit: SkyEdit | LayerPaint | Insert | FilterAtlas, index: int) -> PaintSource:
+        layer = self.mapping.layers[index]
+        if isinstance(edit, SkyEdit):
+            return open_sky(edit, layer)
+        if isinstance(edit, LayerPaint):
+            return open_layer_paint(edit, layer)
+        if isinstance(edit, Insert):
+            return open_insert(edit, look_at(self.mapping, self.context, edit.frame), index)
+        if self.context.textures is None:
+            raise InputError(
+                f"--filter on layer {edit.layer!r} needs a run of train.py, which has an atlas; "
+                f"the fast path has none"
+            )
+        self.filtered[edit.layer] = run_filter(edit, self.context.textures[index])
+        return filter_paint(self.filtered[edit.layer], layer)
 
 
 def render(
@@ -83,98 +197,13 @@ def render_pairs(
     Returns:
         Iterator of two (H, W, 3) uint8 RGB.
     """
-    context = context or RenderContext()
-    plans = _read_edits(recipe, mapping)
-    return _rendered(mapping, source_frames, plans, recipe.keep_grain, context)
+    return rendered(Renderer(mapping, recipe, context), source_frames)
 
 
-def _read_edits(recipe: Recipe, mapping: LayerMapping) -> list[_Plan]:
-    check_files(recipe)
-    by_layer: dict[int, list[PaintSource]] = {}
-    for edit in recipe.edits:
-        index = mapping.layer_index(edit.layer)
-        layer = mapping.layers[index]
-        by_layer.setdefault(index, []).append(_opened(edit, layer))
-    return [_Plan(index, tuple(sources)) for index, sources in by_layer.items()]
-
-
-def _rendered(
-    mapping: LayerMapping,
-    source_frames: Iterable[np.ndarray],
-    plans: list[_Plan],
-    keep_grain: float,
-    context: RenderContext,
+def rendered(
+    renderer: Renderer, source_frames: Iterable[np.ndarray], first: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    paints: dict[int, list[Paint]] | None = None
-    doubtful = 0
-    for index, rgb in enumerate(source_frames):
-        t = index - context.first_frame
-        if not plans or not 0 <= t < mapping.frame_count:
-            yield rgb, rgb
-            continue
-        mapping.observe(t, rgb)
-        found = mapping.frame(t, Size(*rgb.shape[:2]))
-        if paints is None:
-            paints = {p.layer: _placed(p, found, context) for p in plans}
-        doubtful += any(found.confidence[layer] < LOW_CONFIDENCE for layer in paints)
-        facts = _FrameFacts(t, context.time_s(index), keep_grain, context)
-        yield rgb, _edited(rgb, found, paints, facts)
-    if doubtful:
-        log.warning(
-            "the motion of the edited layers is uncertain in %d of %d frames; look at those",
-            doubtful,
-            mapping.frame_count,
-        )
-
-
-@dataclass(frozen=True)
-class _FrameFacts:
-    t: int
-    time_s: float
-    keep_grain: float
-    context: RenderContext
-
-
-def _edited(
-    rgb: np.ndarray, found: FrameMapping, paints: dict[int, list[Paint]], facts: _FrameFacts
-) -> np.ndarray:
-    shares = found.visible()
-    gains = facts.context.shading(facts.t) if facts.context.shading else None
-    edits = []
-    for layer, stack in paints.items():
-        gain = None if gains is None else _fitted(gains[layer], rgb.shape[:2])
-        prior = None
-        if facts.context.textures is not None:
-            prior = sample(facts.context.textures[layer].rgb, found.uv[layer])
-            prior = prior if gain is None else prior * gain
-        edits.append(
-            LayerEdit(
-                share=shares[layer],
-                uv=found.uv[layer],
-                paints=stack,
-                prior=prior,
-                gain=gain,
-                time_s=facts.time_s,
-                keep_grain=facts.keep_grain,
-            )
-        )
-    return composite_frame(rgb, edits)
-
-
-def _placed(plan: _Plan, first: FrameMapping, context: RenderContext) -> list[Paint]:
-    """The layer's paints, skies placed where the clip looks."""
-    coverage = None
-    if context.textures is not None:
-        coverage = context.textures[plan.layer].coverage
-    view = canvas_view(first, plan.layer, coverage)
-    return [source.place(view) for source in plan.sources]
-
-
-def _opened(edit: Edit, layer: Layer) -> PaintSource:
-    return open_sky(edit, layer) if isinstance(edit, SkyEdit) else open_layer_paint(edit, layer)
-
-
-def _fitted(gain: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    if gain.shape[:2] == shape:
-        return gain
-    return cv2.resize(gain, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+    """Source frame and edited frame, in order; `first` is the number of the first one given."""
+    for index, rgb in enumerate(source_frames, first):
+        yield rgb, renderer.frame(index, rgb)
+    renderer.report()

@@ -49,6 +49,7 @@ from edits.kinds import (
     SkyEdit,
     require,
 )
+from edits.look import Look
 
 __all__ = [
     "Edit",
@@ -78,6 +79,8 @@ class Recipe:
     edits: tuple[Edit, ...] = ()
     keep_grain: float = 0.0
     """How much of the film grain of a replaced layer is put back; [0, 1]."""
+    look: Look | None = None
+    """How the scene takes up its sky's light, and what falls in front of it; None: not at all."""
     version: int = RECIPE_VERSION
 
     def __post_init__(self) -> None:
@@ -107,12 +110,22 @@ def read_recipe(path: Path) -> Recipe:
         raise InputError(f"{path}: wanted a recipe with keys 'version' and 'edits'")
     if "version" not in data:
         raise InputError(f"{path}: 'version' is missing; wanted version: {RECIPE_VERSION}")
-    rows = data.pop("edits", None)
-    if not isinstance(rows, list) or not rows:
+    rows, look = data.pop("edits", None), data.pop("look", None)
+    if look is not None:
+        data["look"] = read_look(look, f"{path}: look")
+    rows = [] if rows is None and look is not None else rows
+    if not isinstance(rows, list) or not (rows or look):
         raise InputError(f"{path}: 'edits' must be a list of at least one edit")
     edits = tuple(_read_edit(row, f"{path}: edit {i}") for i, row in enumerate(rows, 1))
     edits = tuple(_moved(edit, path.parent) for edit in edits)
     return _build(Recipe, {**data, "edits": edits}, str(path))
+
+
+def read_look(row: Any, where: str) -> Look:
+    """A `Look` from its keys and values, `where` being said of what is wrong."""
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: wanted keys and values, found {row!r}")
+    return _build(Look, row, where)
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
@@ -127,8 +140,16 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
         row = {f.name: getattr(edit, f.name) for f in dataclasses.fields(edit)}
         rows.append({"kind": edit.kind, **row})
     data = {"version": recipe.version, "keep_grain": recipe.keep_grain, "edits": rows}
+    if recipe.look is not None:
+        data["look"] = _changed(recipe.look)
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
     write_bytes(path, text.encode("utf-8"))
+
+
+def _changed(look: Look) -> dict[str, Any]:
+    """What differs from the defaults."""
+    fields = dataclasses.fields(look)
+    return {f.name: v for f in fields if (v := getattr(look, f.name)) != f.default}
 
 
 def check_files(recipe: Recipe) -> None:
@@ -198,7 +219,7 @@ def _build(cls: type, values: dict[str, Any], where: str) -> Any:
     for key, value in values.items():
         if key not in fields:
             raise InputError(f"{where}: unknown key {key!r}; known are {', '.join(fields)}")
-        if key != "edits":
+        if key not in ("edits", "look"):
             values = {**values, key: _checked(value, hints[key], f"{where}: {key}")}
     for name, field in fields.items():
         if field.default is dataclasses.MISSING and name not in values:

@@ -53,7 +53,7 @@ def test_round_trip_keeps_every_value_and_finds_the_files(tmp_path):
         ("edits: [{kind: sky, source: a}]", "'version' is missing"),
         ("version: 1\nedits: []", "at least one edit"),
         ("version: 1\nedit: []", "at least one edit"),
-        ("version: 1\nlook: warm\nedits: [{kind: sky, source: a}]", "unknown key 'look'"),
+        ("version: 1\nmood: warm\nedits: [{kind: sky, source: a}]", "unknown key 'mood'"),
         ("version: 1\nedits: [{kind: sky, source: a, skale: 2}]", "edit 1: unknown key 'skale'"),
         ("version: 1\nedits: [{kind: rain}]", "kind is 'rain', wanted one of sky, layer_paint"),
         ("version: 1\nedits: [sky]", "edit 1: wanted keys and values"),

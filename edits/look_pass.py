@@ -1,0 +1,297 @@
+"""A look on frames: light and air of the new sky, after the composite.
+
+A `LookPass` applies a `Look` to the frames of one clip in order. Statistics and everything soft
+(spill, haze, glow) are made at about `SMALL_WIDTH_PX` and enlarged; only tones, the soft veil and
+the weather touch every pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+import numpy as np
+
+from atlas.coords import Size
+from atlas.mapping import FrameMapping, LayerMapping
+from edits.halo import skyar_halo, spill
+from edits.haze import Sun, find_sun, haze_weight, horizon_color, skyline, sun_glow
+from edits.look import Look, hex_color
+from edits.paint import Paint
+from edits.relight import MeanTransfer, RangeRelight, SkyLight, ToneTable
+from edits.unmix import push_pull
+from edits.weather import Weather, WeatherOptions
+
+SMALL_WIDTH_PX = 112
+_SHARE_STEP = 1 / 512
+_STOPS_STEP = 1 / 256
+"""Tone tables are made anew when a gain has moved by this: less than half a grey level."""
+
+
+@dataclass(frozen=True)
+class LookFrame:
+    """One frame as the look gets it.
+
+    before, after: (H, W, 3) uint8 or uint16 RGB, the original and the edited frame.
+    share: (H, W) float32, how much of each pixel shows the sky.
+    uv: (H, W, 2) float32, texels of the sky's canvas.
+    sky: what the new sky shows at (h, w, 2) texels: (h, w, 3 or 4), uint8 or float32 in [0, 1];
+        None where the sky is the frame's own, or is only painted on in part.
+    time_s: presentation time, seconds.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    share: np.ndarray
+    uv: np.ndarray
+    sky: Callable[[np.ndarray], np.ndarray] | None
+    time_s: float
+
+
+@dataclass(frozen=True)
+class _Small:
+    """The frame at low resolution; all (h, w, 3) float32 in [0, 1], share (h, w)."""
+
+    before: np.ndarray
+    sky: np.ndarray
+    share: np.ndarray
+
+
+class LookPass:
+    """A look over the frames of one clip, in order; remembers what it smooths over time."""
+
+    def __init__(self, look: Look):
+        self.look = look
+        self._light = RangeRelight(look.recolor, look.relight, look.smooth_s)
+        self._table: tuple[np.ndarray, ToneTable] | None = None
+        self._air: tuple[float, np.ndarray, np.ndarray] | None = None
+        falls = WeatherOptions(look.rain, look.snow, look.wind_deg, look.weather_seed)
+        self._weather = Weather(falls) if look.rain or look.snow else None
+
+    def apply(self, frame: LookFrame) -> np.ndarray:
+        """The finished frame, a new array of the frame's type."""
+        if self.look.mode == "skyar":
+            out = self._as_skyar(frame)
+        elif self.look.needs_sky:
+            out = self._in_ranges(frame)
+        else:
+            out = frame.after
+        if self._weather is not None:
+            out = self._weather.apply(out, frame.time_s, _travel_px(frame.uv))
+        return out
+
+    def _in_ranges(self, frame: LookFrame) -> np.ndarray:
+        look, small = self.look, _shrunk(frame)
+        out = frame.after
+        if look.recolor or look.relight or look.exposure_ev or look.saturation != 1:
+            out = relit(out, frame.share, small.sky, self._tones(small, frame.time_s))
+        if look.halo or look.haze:
+            out = veiled(out, *self._veil(small, frame.time_s), frame.share)
+        if look.sun_glow:
+            sun = find_sun(small.sky, small.share)
+            if sun is not None:
+                light = look.sun_glow * _glow(sun, small)
+                out = veiled(out, light, light, None)
+        return out
+
+    def _tones(self, small: _Small, time_s: float) -> ToneTable:
+        shown = np.clip(small.share * 10 - 9, 0, 1)
+        skies = [np.rint(p * 255).astype(np.uint8) for p in (small.before, small.sky)]
+        old, new = (SkyLight.of(rgb, shown) for rgb in skies)
+        stops = self._light.step(old, new, time_s)
+        if self._table is None or np.abs(self._table[0] - stops).max() > _STOPS_STEP:
+            table = ToneTable.build(stops, self.look.exposure_ev, self.look.saturation)
+            self._table = (stops, table)
+        return self._table[1]
+
+    def _veil(self, small: _Small, time_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """(h, w, 3) opacity and premultiplied colour of haze, and of the spill over it."""
+        look = self.look
+        light = look.halo * spill(small.sky, small.share)
+        if not look.haze:
+            return light, light
+        rows, color = self._eased_air(small, time_s)
+        thick = haze_weight(rows, small.share.shape, look.haze_height)[..., None] * look.haze
+        return 1 - (1 - light) * (1 - thick), thick * color * (1 - light) + light
+
+    def _eased_air(self, small: _Small, time_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """Skyline and colour of the haze, following the clip with the look's time constant."""
+        rows = skyline(small.share)
+        color = horizon_color(small.sky, small.share, rows)
+        if self._air is not None:
+            elapsed = max(time_s - self._air[0], 0)
+            keep = np.exp(-elapsed / self.look.smooth_s) if self.look.smooth_s > 0 else 0.0
+            before_rows, before_color = self._air[1:]
+            color = before_color if color is None else keep * before_color + (1 - keep) * color
+            if before_rows[0] >= 0:
+                rows = before_rows if rows[0] < 0 else keep * before_rows + (1 - keep) * rows
+        elif color is None:
+            color = small.sky.mean((0, 1))
+        self._air = (time_s, rows, color)
+        if self.look.haze_color is not None:
+            color = hex_color(self.look.haze_color)
+        return rows, color
+
+    def _as_skyar(self, frame: LookFrame) -> np.ndarray:
+        """SkyAR's frame: relit, blended by the matte, halo; truncated to whole levels as there."""
+        peak = np.float32(np.iinfo(frame.before.dtype).max)
+        before = frame.before.astype(np.float32) / peak
+        sky = before if frame.sky is None else as_float(frame.sky(frame.uv))
+        light = None if self.look.auto_light else self.look.light_factor
+        toned = MeanTransfer(self.look.recolor, light).apply(before, frame.share, sky)
+        blend = toned + frame.share[..., None] * (sky - toned)
+        if self.look.halo:
+            blend += self.look.halo * (skyar_halo(blend, sky, frame.share) - blend)
+        return (np.clip(blend, 0, 1) * peak).astype(frame.before.dtype)
+
+
+@dataclass(frozen=True)
+class LayerLook:
+    """A look on a mapping: which of its layers is the sky."""
+
+    layer: int
+    look_pass: LookPass
+
+    @staticmethod
+    def open(look: Look, mapping: LayerMapping) -> LayerLook:
+        """Raises `InputError` when the look needs a sky and the mapping has no such layer."""
+        names = [layer.name for layer in mapping.layers]
+        if look.layer in names or look.needs_sky:
+            return LayerLook(mapping.layer_index(look.layer), LookPass(look))
+        return LayerLook(len(names) - 1, LookPass(look))  # weather alone: any will do for motion
+
+    def apply(
+        self,
+        pair: tuple[np.ndarray, np.ndarray],
+        found: FrameMapping,
+        paints: Sequence[Paint],
+        time_s: float,
+    ) -> np.ndarray:
+        """The finished frame.
+
+        Args:
+            pair: original and edited frame, (H, W, 3) uint8 or uint16.
+            paints: what lies on the layer, in the order in which it was applied.
+        """
+        sky = None
+        if paints and paints[-1].opaque and paints[-1].blend == "normal":
+            sky = partial(_sky_colors, paints[-1], time_s)
+        share, uv = found.visible()[self.layer], found.uv[self.layer]
+        return self.look_pass.apply(LookFrame(*pair, share=share, uv=uv, sky=sky, time_s=time_s))
+
+
+def _sky_colors(paint: Paint, time_s: float, uv: np.ndarray) -> np.ndarray:
+    return paint.sample(uv, time_s)
+
+
+def relit(
+    after: np.ndarray, share: np.ndarray, small_sky: np.ndarray, table: ToneTable
+) -> np.ndarray:
+    """Tone what is not sky. A mixed pixel's foreground is toned alone: after - share sky.
+
+    Args:
+        after: (H, W, 3) uint8 or uint16. share: (H, W) float32.
+        small_sky: (h, w, 3) float32, the sky over the same picture, at low resolution.
+    """
+    toned = table.apply(after)
+    sky = cv2.compare(share, 1 - _SHARE_STEP, cv2.CMP_GE)
+    cv2.copyTo(after, sky, toned)
+    mixed = (share > _SHARE_STEP) & (share < 1 - _SHARE_STEP)
+    rows, columns = np.nonzero(mixed)
+    if rows.size == 0:
+        return toned
+    peak = np.float32(np.iinfo(after.dtype).max)
+    height, width = share.shape
+    h, w = small_sky.shape[:2]
+    at_x = (columns[:, None].astype(np.float32) + 0.5) * (w / width) - 0.5
+    at_y = (rows[:, None].astype(np.float32) + 0.5) * (h / height) - 0.5
+    new = remap_strip(small_sky, at_x, at_y)
+    part = share[rows, columns][:, None]
+    values = after[rows, columns] / peak
+    own = np.clip((values - part * new) / (1 - part), 0, 1).astype(np.float32)
+    change = table.apply_float(own[:, None])[:, 0] - own
+    mixed_values = np.clip(values + (1 - part) * change, 0, 1) * peak
+    toned[rows, columns] = np.rint(mixed_values).astype(after.dtype)
+    return toned
+
+
+def remap_strip(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(N, 3): `picture` at N positions, (N, 1) float32 each; OpenCV wants sides below 2^15."""
+    longest = 2**15 - 1
+    parts = [
+        cv2.remap(
+            picture, x[i : i + longest], y[i : i + longest], cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )[:, 0]
+        for i in range(0, len(x), longest)
+    ]  # fmt: skip
+    return np.concatenate(parts)
+
+
+def veiled(
+    frame: np.ndarray, opacity: np.ndarray, color: np.ndarray, share: np.ndarray | None
+) -> np.ndarray:
+    """frame (1 - opacity) + color, on what is not sky.
+
+    Args:
+        frame: (H, W, 3) uint8 or uint16.
+        opacity, color: (h, w, 3) float32 at low resolution, color premultiplied.
+        share: (H, W) float32 of the sky; None to veil the sky too.
+    """
+    size = (frame.shape[1], frame.shape[0])
+    if frame.dtype != np.uint8:
+        peak = np.float32(np.iinfo(frame.dtype).max)
+        opacity, color = (_enlarged(field, size) for field in (opacity, color))
+        part = 1 if share is None else 1 - share[..., None]
+        values = frame / peak
+        values += part * (color - opacity * values)
+        return np.rint(np.clip(values, 0, 1) * peak).astype(frame.dtype)
+    opacity, color = (
+        _enlarged(cv2.convertScaleAbs(field, alpha=255), size) for field in (opacity, color)
+    )
+    if share is not None:
+        part = cv2.merge([cv2.convertScaleAbs(share, alpha=-255, beta=255)] * 3)
+        opacity = cv2.multiply(opacity, part, scale=1 / 255)
+        color = cv2.multiply(color, part, scale=1 / 255)
+    return cv2.add(cv2.subtract(frame, cv2.multiply(frame, opacity, scale=1 / 255)), color)
+
+
+def as_float(rgb: np.ndarray) -> np.ndarray:
+    """(h, w, 3 or 4), uint8 or float in [0, 1], as (h, w, 3) float32 in [0, 1]."""
+    rgb = np.ascontiguousarray(rgb[..., :3])
+    return rgb.astype(np.float32) * np.float32(1 / 255 if rgb.dtype == np.uint8 else 1)
+
+
+def _shrunk(frame: LookFrame) -> _Small:
+    height, width = frame.share.shape
+    step = max(1, round(width / SMALL_WIDTH_PX))
+    size = Size(max(1, round(height / step)), max(1, round(width / step)))
+    peak = np.float32(1 / np.iinfo(frame.before.dtype).max)
+    share = cv2.resize(frame.share, size.wh, interpolation=cv2.INTER_AREA)
+    before = cv2.resize(frame.before, size.wh, interpolation=cv2.INTER_AREA) * peak
+    if frame.sky is not None:
+        uv = cv2.resize(frame.uv, size.wh, interpolation=cv2.INTER_LINEAR)
+        return _Small(before, np.clip(as_float(frame.sky(uv)), 0, 1), share)
+    after = cv2.resize(frame.after, size.wh, interpolation=cv2.INTER_AREA) * peak
+    weight = np.where(share > 0.97, np.float32(1), 0)
+    filled = push_pull(np.dstack([after * weight[..., None], weight]))
+    return _Small(before, after if filled is None else filled, share)
+
+
+def _glow(sun: Sun, small: _Small) -> np.ndarray:
+    return np.clip(sun_glow(sun, small.share.shape), 0, 1)
+
+
+def _enlarged(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return cv2.resize(field, size, interpolation=cv2.INTER_LINEAR)
+
+
+def _travel_px(uv: np.ndarray) -> tuple[float, float]:
+    """Where the frame's middle looks on the sky's canvas, in pixels of the frame."""
+    height, width = uv.shape[:2]
+    row = uv[height // 2, :, 0]
+    texels = (row[-1] - row[0]) / max(width - 1, 1)
+    x, y = uv[height // 2, width // 2] / (texels if abs(texels) > 1e-6 else 1)
+    return (float(x), float(y)) if np.isfinite((x, y)).all() else (0.0, 0.0)

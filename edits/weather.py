@@ -1,0 +1,211 @@
+"""Rain and snow: particles in layers of depth, falling through the picture as time goes by.
+
+Every particle has a place of its own that is a function of the seed and the time alone, so any
+frame can be made by itself and comes out the same. Near layers are larger, faster and blurrier;
+all of them move against the camera as the far scene does, the near ones a little more. Streaks are
+as long as a drop falls while the shutter is open. They are dimmed over what is bright, as SkyAR's
+rain is: streak times (1 - local mean of the frame), then screened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+SHUTTER_S = 1 / 60
+"""Exposure time that streaks are as long as."""
+_SHIFT = 4
+"""Binary places of a pixel with which OpenCV draws."""
+_SUB = 1 << _SHIFT
+
+
+@dataclass(frozen=True)
+class WeatherOptions:
+    """rain, snow: density, [0, 1]. wind_deg: slant from the vertical, to the right. seed: >= 0."""
+
+    rain: float = 0.0
+    snow: float = 0.0
+    wind_deg: float = 8.0
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class _Depth:
+    """One layer. Lengths are shares of the picture's diagonal, speeds those per second.
+
+    count: particles over the picture at density 1. speed: of fall. width: of a drop or flake.
+    level: brightness, [0, 1]. blur: standard deviation. parallax: factor on the camera's motion.
+    """
+
+    count: int
+    speed: float
+    width: float
+    level: float
+    blur: float
+    parallax: float
+
+
+RAIN = (
+    _Depth(1500, 1.1, 0.0008, 0.30, 0.0006, 1.00),
+    _Depth(650, 1.7, 0.0011, 0.42, 0.0006, 1.05),
+    _Depth(220, 2.6, 0.0016, 0.50, 0.0010, 1.12),
+    _Depth(36, 4.2, 0.0030, 0.36, 0.0028, 1.30),
+)
+SNOW = (
+    _Depth(1500, 0.045, 0.0016, 0.60, 0.0006, 1.00),
+    _Depth(620, 0.075, 0.0028, 0.78, 0.0008, 1.05),
+    _Depth(170, 0.13, 0.0052, 0.85, 0.0016, 1.12),
+    _Depth(22, 0.24, 0.0120, 0.70, 0.0050, 1.30),
+)
+_SNOW_SWAY = 0.008
+_SNOW_WIND = 0.6
+
+
+class Weather:
+    """Rain or snow or both, for frames of any size at any time."""
+
+    def __init__(self, options: WeatherOptions):
+        self.options = options
+
+    def apply(
+        self, frame: np.ndarray, time_s: float, travel_px: tuple[float, float] = (0.0, 0.0)
+    ) -> np.ndarray:
+        """The frame with what falls in front of it.
+
+        Args:
+            frame: (H, W, 3) uint8 or uint16 RGB.
+            time_s: seconds. travel_px: how far the view has turned to the right and down, pixels.
+        Returns:
+            (H, W, 3) of the same type.
+        """
+        size = (frame.shape[0], frame.shape[1])
+        light = self.light(size, time_s, travel_px)
+        small = cv2.resize(
+            frame, (max(size[1] // 16, 1), max(size[0] // 16, 1)), interpolation=cv2.INTER_AREA
+        )
+        mean = cv2.cvtColor(cv2.blur(small, (3, 3)), cv2.COLOR_RGB2GRAY)
+        dim = np.float32(1) - mean * np.float32(1 / np.iinfo(frame.dtype).max)
+        dim = cv2.resize(cv2.convertScaleAbs(dim, alpha=255), size[::-1])
+        light = cv2.multiply(light, dim, scale=1 / 255)
+        if frame.dtype == np.uint8:
+            light = cv2.merge([light] * 3)
+            left = cv2.bitwise_not(frame)
+            return cv2.add(frame, cv2.multiply(left, light, scale=1 / 255))
+        peak = np.float32(np.iinfo(frame.dtype).max)
+        values = frame / peak
+        values += (1 - values) * (light[..., None] * np.float32(1 / 255))
+        return np.rint(np.clip(values, 0, 1) * peak).astype(frame.dtype)
+
+    def light(
+        self, size: tuple[int, int], time_s: float, travel_px: tuple[float, float] = (0.0, 0.0)
+    ) -> np.ndarray:
+        """(H, W) uint8: what falls, as light on black."""
+        picture = np.zeros(size, np.uint8)
+        for kind, depths, density in (
+            ("rain", RAIN, self.options.rain),
+            ("snow", SNOW, self.options.snow),
+        ):
+            for number, depth in enumerate(depths):
+                count = round(depth.count * density)
+                if count == 0:
+                    continue
+                seed = (self.options.seed, int(kind == "snow"), number)
+                particles = _Particles(np.random.default_rng(seed), count)
+                at = (time_s, travel_px)
+                layer = (_rain if kind == "rain" else _snow)(particles, depth, size, at, self)
+                picture = cv2.max(picture, layer)
+        return picture
+
+    @property
+    def slant(self) -> float:
+        """Sideways way per way down."""
+        return float(np.tan(np.radians(self.options.wind_deg)))
+
+
+class _Particles:
+    """What is drawn once for all time: (N,) float each, uniform in [0, 1)."""
+
+    def __init__(self, rng: np.random.Generator, count: int):
+        self.x, self.y, self.pace, self.phase = rng.random((4, count))
+
+
+def _places(
+    particles: _Particles,
+    velocity: tuple[np.ndarray, np.ndarray],
+    size: tuple[int, int],
+    at: tuple[float, tuple[float, float]],
+    parallax: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) x and y in pixels; what leaves on one side comes in on the other, out of sight."""
+    height, width = size
+    time_s, travel = at
+    margin = 0.25 * np.hypot(height, width)
+    wide, high = width + 2 * margin, height + 2 * margin
+    x = particles.x * wide + velocity[0] * time_s - parallax * travel[0]
+    y = particles.y * high + velocity[1] * time_s - parallax * travel[1]
+    return np.mod(x, wide) - margin, np.mod(y, high) - margin
+
+
+def _rain(
+    particles: _Particles,
+    depth: _Depth,
+    size: tuple[int, int],
+    at: tuple[float, tuple[float, float]],
+    weather: Weather,
+) -> np.ndarray:
+    diagonal = float(np.hypot(*size))
+    down = depth.speed * diagonal * (0.85 + 0.3 * particles.pace)
+    side = down * weather.slant * (0.9 + 0.2 * particles.phase)
+    x, y = _places(particles, (side, down), size, at, depth.parallax)
+    half = SHUTTER_S / 2
+    picture = np.zeros(size, np.uint8)
+    thickness = max(1, round(depth.width * diagonal))
+    faint = min(1.0, depth.width * diagonal)  # a streak thinner than a pixel is dimmer
+    for part, level in ((1.0, 0.55), (0.6, 1.0)):  # ends fade out
+        ends = np.stack(
+            [
+                np.stack([x - part * half * side, y - part * half * down], -1),
+                np.stack([x + part * half * side, y + part * half * down], -1),
+            ],
+            axis=1,
+        )
+        _draw(picture, ends, thickness, 255 * depth.level * level * faint)
+    return _blurred(picture, max(depth.blur * diagonal, 0.5))
+
+
+def _snow(
+    particles: _Particles,
+    depth: _Depth,
+    size: tuple[int, int],
+    at: tuple[float, tuple[float, float]],
+    weather: Weather,
+) -> np.ndarray:
+    diagonal = float(np.hypot(*size))
+    down = depth.speed * diagonal * (0.7 + 0.6 * particles.pace)
+    side = _SNOW_WIND * depth.speed * diagonal * weather.slant * (0.5 + particles.phase) * 3
+    x, y = _places(particles, (side, down), size, at, depth.parallax)
+    turn = 2 * np.pi * (particles.phase + at[0] * (0.15 + 0.3 * particles.pace))
+    x = x + _SNOW_SWAY * diagonal * np.sin(turn)
+    picture = np.zeros(size, np.uint8)
+    wanted = depth.width * diagonal
+    half = np.stack([side, down], -1) * (SHUTTER_S / 2)
+    centre = np.stack([x, y], -1)
+    for share, low, high in ((1.0, 0.0, 0.6), (1.35, 0.6, 1.0)):  # two sizes of flakes
+        some = (particles.x >= low) & (particles.x < high)
+        thickness = max(1, round(share * wanted))
+        faint = min(1.0, (share * wanted) ** 2)
+        ends = np.stack([centre[some] - half[some], centre[some] + half[some]], axis=1)
+        _draw(picture, ends, thickness, 255 * depth.level * faint)
+    return _blurred(picture, max(depth.blur * diagonal, 0.5))
+
+
+def _draw(picture: np.ndarray, ends: np.ndarray, thickness: int, level: float) -> None:
+    """Draw (N, 2, 2) lines, x and y in pixels, over what is there."""
+    lines = np.rint(ends * _SUB).astype(np.int32)[:, :, None]
+    cv2.polylines(picture, list(lines), False, level, thickness, cv2.LINE_AA, _SHIFT)
+
+
+def _blurred(picture: np.ndarray, sigma_px: float) -> np.ndarray:
+    return cv2.GaussianBlur(picture, (0, 0), sigma_px)
