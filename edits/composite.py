@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from edits.blend import paint_over
-from edits.paint import Paint
+from edits.paint import Paint, shaded_sample
 from edits.unmix import estimate_color, own_color
 
 SHARE_STEP = 1 / 512
@@ -34,6 +34,8 @@ class LayerEdit:
     prior: (H, W, 3) float32, the layer's own colour as the atlas has it, or None.
     gain: (H, W, 3) float32, the layer's shading in this frame, or None.
     time_s: presentation time of the frame, seconds. keep_grain: [0, 1].
+    replaced: (H, W, 3) float32, what the layer shows instead of its own colour, under the paints;
+        None for its own colour.
     """
 
     share: np.ndarray
@@ -43,6 +45,7 @@ class LayerEdit:
     gain: np.ndarray | None = None
     time_s: float = 0.0
     keep_grain: float = 0.0
+    replaced: np.ndarray | None = None
 
 
 def replace_layer(
@@ -67,7 +70,10 @@ def composite_frame(frame: np.ndarray, edits: Sequence[LayerEdit]) -> np.ndarray
     Returns:
         (H, W, 3) of the same type.
     """
-    boxes = [bounding_box(edit.share) if edit.paints else None for edit in edits]
+    boxes = [
+        bounding_box(edit.share) if edit.paints or edit.replaced is not None else None
+        for edit in edits
+    ]
     landing = [(e, box) for e, box in zip(edits, boxes, strict=True) if box is not None]
     if not landing:
         return frame.copy()
@@ -97,8 +103,11 @@ def layer_delta(frame: np.ndarray, edit: LayerEdit, box: tuple[slice, slice]) ->
         estimate = estimate_color(frame, edit.share, edit.prior)[box]
         old[at] = own_color(old[at], share[at][:, None], estimate[at])
     new, through = old, np.ones((*share.shape, 1), np.float32)
+    if edit.replaced is not None:
+        new, through = edit.replaced[box], np.zeros_like(through)
     for paint in edit.paints:
-        sampled = _sampled(paint, edit, box)
+        gain = None if edit.gain is None else edit.gain[box]
+        sampled = shaded_sample(paint, edit.uv[box], gain, edit.time_s)
         new = paint_over(new, sampled, paint.blend)
         if paint.blend == "normal":  # the other modes let the grain through
             through = through * (1 - sampled[..., 3:])
@@ -110,6 +119,8 @@ def layer_delta(frame: np.ndarray, edit: LayerEdit, box: tuple[slice, slice]) ->
 
 def _is_replacement(edit: LayerEdit) -> bool:
     """Whether the last paint hides all that the layer showed before."""
+    if not edit.paints:
+        return False
     last = edit.paints[-1]
     shaded = edit.gain is not None and last.takes_shading
     return last.opaque and last.blend == "normal" and edit.keep_grain == 0 and not shaded
@@ -195,14 +206,3 @@ def bounding_box(share: np.ndarray) -> tuple[slice, slice] | None:
 def side_by_side(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """(H, 2 W, 3): the original on the left, the edit on the right."""
     return np.concatenate([before, after], axis=1)
-
-
-def _sampled(paint: Paint, edit: LayerEdit, box: tuple[slice, slice]) -> np.ndarray:
-    """(h, w, 4) float32: the paint at the box's pixels, premultiplied, shaded if it should be."""
-    sampled = paint.sample(edit.uv[box], edit.time_s)
-    if sampled.dtype == np.uint8:
-        sampled = sampled.astype(np.float32) * np.float32(1 / 255)
-    if edit.gain is not None and paint.takes_shading:
-        shaded = np.minimum(sampled[..., :3] * edit.gain[box], sampled[..., 3:])
-        sampled = np.dstack([shaded, sampled[..., 3]])
-    return sampled

@@ -95,6 +95,23 @@ def open_layer_paint(edit: LayerPaint, layer: Layer) -> PicturePaint:
     return PicturePaint(picture, layer.canvas, edit.blend)
 
 
+def shaded_sample(
+    paint: Paint, uv: np.ndarray, gain: np.ndarray | None, time_s: float
+) -> np.ndarray:
+    """(H, W, 4) float32: the paint at texels, premultiplied, under the layer's light.
+
+    Args:
+        uv: (H, W, 2) float32, texels. gain: (H, W, 3) float32, the layer's shading, or None.
+    """
+    sampled = paint.sample(uv, time_s)
+    if sampled.dtype == np.uint8:
+        sampled = sampled.astype(np.float32) * np.float32(1 / 255)
+    if gain is not None and paint.takes_shading:
+        lit = np.minimum(sampled[..., :3] * gain, sampled[..., 3:])
+        sampled = np.dstack([lit, sampled[..., 3]])
+    return sampled
+
+
 def same_aspect(picture: Size, canvas: Size) -> bool:
     """Whether the picture can lie on the canvas without being stretched visibly."""
     ratio = (picture.width * canvas.height) / (picture.height * canvas.width)

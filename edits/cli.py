@@ -1,0 +1,136 @@
+"""Command-line options that describe an edit, and the recipe that they make."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from atlas.errors import InputError
+from edits.recipe import (
+    Edit,
+    FilterAtlas,
+    FramePaint,
+    Insert,
+    LayerPaint,
+    Recipe,
+    RemoveLayer,
+    SkyEdit,
+    read_recipe,
+)
+
+Made = TypeVar("Made")
+_PIN = re.compile(r"(?P<layer>[^@=]+)@(?P<frame>\d+):(?P<points>[^=]+)=(?P<what>.+)", re.DOTALL)
+_PIN_FORM = "LAYER@FRAME:x,y x,y x,y x,y"
+
+
+def add_edit_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what to change."""
+    what = parser.add_argument_group("what to change (after the recipe's edits, if both are given)")
+    add = what.add_argument
+    add("--sky", metavar="FILE", type=Path, help="picture, video or .hdr panorama as the new sky; "
+        "a PNG with alpha and the atlas's aspect is painted on the sky atlas as it is")  # fmt: skip
+    add("--filter", metavar='"NAME=COMMAND"', action="append", default=[], help="put layer NAME's "
+        "atlas through a program for still pictures: COMMAND with {in} and {out} for two PNGs; "
+        "may be repeated")  # fmt: skip
+    add("--layer", metavar="NAME=RGBA.png", action="append", default=[], help="paint a picture of "
+        "the atlas's aspect on layer NAME's atlas; may be repeated")  # fmt: skip
+    add("--frame", metavar="N=PICTURE", action="append", default=[], help="an edited copy of frame "
+        "N, or an RGBA picture to lay over it, carried to all frames; LAYER@N=PICTURE keeps it to "
+        "one layer; may be repeated")  # fmt: skip
+    add("--pin", metavar=f'"{_PIN_FORM}=FILE"', action="append", default=[], help="pin a picture "
+        "or video to four points of one frame (top left, top right, bottom right, bottom left); "
+        "may be repeated")  # fmt: skip
+    add("--text", metavar=f'"{_PIN_FORM}=TEXT"', action="append", default=[], help="pin text in "
+        "the same way, as large as it fits; may be repeated")  # fmt: skip
+    add("--text-color", metavar="#RRGGBB", default="#ffffff", help="colour of every --text")
+    add("--remove", metavar="NAME", action="append", default=[], help="take layer NAME away: what "
+        "the layers below know of the scene appears; may be repeated")  # fmt: skip
+    add("--blend", default="normal", help="blend mode of every --layer, --pin and --text: normal, "
+        "multiply, screen, overlay, 'soft light', add (default: normal)")  # fmt: skip
+    add("--sky-scale", metavar="S", type=float, default=1.0, help="size of the sky relative to one "
+        "that just covers (default: 1)")  # fmt: skip
+    add("--sky-yaw", metavar="DEG", type=float, default=0.0, help="turn the view to the right")
+    add("--sky-pitch", metavar="DEG", type=float, help="panoramas: tilt of the view upwards")
+    add("--flip", action="store_true", help="mirror the sky")
+    add("--keep-grain", metavar="SHARE", type=float, help="put back this share of the film grain "
+        "of what was replaced, 0 to 1 (default: 0)")  # fmt: skip
+    add("--allow-commands", action="store_true", help="let a recipe file start the programs that "
+        "it names (kind: filter)")  # fmt: skip
+
+
+def read_edits(args: argparse.Namespace) -> Recipe:
+    """The recipe file's edits, then those of the options, in the order of the help text."""
+    recipe = read_recipe(args.recipe) if args.recipe else Recipe()
+    for edit in recipe.edits:
+        if isinstance(edit, FilterAtlas) and not args.allow_commands:
+            raise InputError(
+                f"{args.recipe}: would run the command {edit.command!r}; give --allow-commands "
+                f"if you trust it"
+            )
+    edits = [*recipe.edits, *_sky(args)]
+    for given in args.filter:
+        name, command = _split(given, "--filter", "NAME=COMMAND with {in} and {out}")
+        edits.append(_made("--filter", FilterAtlas, layer=name, command=command))
+    for given in args.layer:
+        name, path = _split(given, "--layer", "NAME=RGBA.png")
+        edits.append(_made("--blend", LayerPaint, layer=name, path=path, blend=args.blend))
+    edits += [_frame_paint(given) for given in args.frame]
+    edits += [_insert(given, "--pin", args) for given in args.pin]
+    edits += [_insert(given, "--text", args) for given in args.text]
+    edits += [RemoveLayer(layer=name) for name in args.remove]
+    grain = recipe.keep_grain if args.keep_grain is None else args.keep_grain
+    return Recipe(edits=tuple(edits), keep_grain=grain)
+
+
+def _sky(args: argparse.Namespace) -> Iterator[Edit]:
+    if args.sky:
+        more = {} if args.sky_pitch is None else {"pitch_deg": args.sky_pitch}
+        turned = {"scale": args.sky_scale, "yaw_deg": args.sky_yaw, "flip": args.flip, **more}
+        yield _made("--sky", SkyEdit, source=str(args.sky), **turned)
+    elif args.sky_scale != 1 or args.sky_yaw != 0 or args.sky_pitch is not None or args.flip:
+        raise InputError("--sky-scale, --sky-yaw, --sky-pitch and --flip need --sky FILE")
+
+
+def _frame_paint(given: str) -> FramePaint:
+    where, path = _split(given, "--frame", "N=PICTURE or LAYER@N=PICTURE")
+    layer, at, number = where.rpartition("@")
+    if not number.isdigit() or (at and not layer):
+        raise InputError(f"--frame {given}: wanted N=PICTURE or LAYER@N=PICTURE")
+    return FramePaint(frame=int(number), path=path, layer=layer or None)
+
+
+def _insert(given: str, option: str, args: argparse.Namespace) -> Insert:
+    found = _PIN.fullmatch(given)
+    what = "TEXT" if option == "--text" else "FILE"
+    form = f'{option} {given}: wanted "{_PIN_FORM}={what}"'
+    if found is None:
+        raise InputError(form)
+    try:
+        numbers = [[float(v) for v in pair.split(",")] for pair in found["points"].split()]
+        corners = tuple((x, y) for x, y in numbers)
+    except ValueError as err:
+        raise InputError(form) from err
+    if len(corners) != 4:
+        raise InputError(f"{form}; found {len(corners)} points")
+    content = {"text": found["what"]} if option == "--text" else {"path": found["what"]}
+    shared = {"blend": args.blend, "color": args.text_color}
+    where = {"layer": found["layer"], "frame": int(found["frame"]), "corners": corners}
+    return _made(option, Insert, **where, **content, **shared)
+
+
+def _split(given: str, option: str, wanted: str) -> tuple[str, str]:
+    name, separator, value = given.partition("=")
+    if not (name and separator and value):
+        raise InputError(f"{option} {given}: wanted {wanted}")
+    return name, value
+
+
+def _made(option: str, kind: type[Made], **values: Any) -> Made:
+    """An edit of that kind; its `InputError` names the option."""
+    try:
+        return kind(**values)
+    except InputError as err:
+        raise InputError(f"{option}: {err}") from err
