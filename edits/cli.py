@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from atlas.errors import InputError
+from edits.look_options import add_look_options, with_look
 from edits.recipe import (
     Edit,
     FilterAtlas,
@@ -59,6 +60,7 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
         "of what was replaced, 0 to 1 (default: 0)")  # fmt: skip
     add("--allow-commands", action="store_true", help="let a recipe file start the programs that "
         "it names (kind: filter)")  # fmt: skip
+    add_look_options(parser)
 
 
 def read_edits(args: argparse.Namespace) -> Recipe:
@@ -82,7 +84,8 @@ def read_edits(args: argparse.Namespace) -> Recipe:
     edits += [_insert(given, "--text", args) for given in args.text]
     edits += [RemoveLayer(layer=name) for name in args.remove]
     grain = recipe.keep_grain if args.keep_grain is None else args.keep_grain
-    return Recipe(edits=tuple(edits), keep_grain=grain)
+    made = Recipe(edits=tuple(edits), keep_grain=grain, look=recipe.look)
+    return with_look(args, made, has_sky=bool(args.sky))
 
 
 def _sky(args: argparse.Namespace) -> Iterator[Edit]:

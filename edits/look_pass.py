@@ -198,10 +198,10 @@ def relit(
     toned = table.apply(after)
     sky = cv2.compare(share, 1 - _SHARE_STEP, cv2.CMP_GE)
     cv2.copyTo(after, sky, toned)
-    mixed = (share > _SHARE_STEP) & (share < 1 - _SHARE_STEP)
-    rows, columns = np.nonzero(mixed)
-    if rows.size == 0:
+    mixed = cv2.findNonZero(cv2.inRange(share, _SHARE_STEP, 1 - _SHARE_STEP))
+    if mixed is None:
         return toned
+    columns, rows = mixed.reshape(-1, 2).T
     peak = np.float32(np.iinfo(after.dtype).max)
     height, width = share.shape
     h, w = small_sky.shape[:2]
@@ -269,15 +269,21 @@ def _shrunk(frame: LookFrame) -> _Small:
     step = max(1, round(width / SMALL_WIDTH_PX))
     size = Size(max(1, round(height / step)), max(1, round(width / step)))
     peak = np.float32(1 / np.iinfo(frame.before.dtype).max)
-    share = cv2.resize(frame.share, size.wh, interpolation=cv2.INTER_AREA)
-    before = cv2.resize(frame.before, size.wh, interpolation=cv2.INTER_AREA) * peak
+    share = _reduced(frame.share, size, step)
+    before = _reduced(frame.before, size, step) * peak
     if frame.sky is not None:
         uv = cv2.resize(frame.uv, size.wh, interpolation=cv2.INTER_LINEAR)
         return _Small(before, np.clip(as_float(frame.sky(uv)), 0, 1), share)
-    after = cv2.resize(frame.after, size.wh, interpolation=cv2.INTER_AREA) * peak
+    after = _reduced(frame.after, size, step) * peak
     weight = np.where(share > 0.97, np.float32(1), 0)
     filled = push_pull(np.dstack([after * weight[..., None], weight]))
     return _Small(before, after if filled is None else filled, share)
+
+
+def _reduced(picture: np.ndarray, size: Size, step: int) -> np.ndarray:
+    """About the mean over `step` x `step` pixels, of a few of them: enough for statistics."""
+    skip = max(1, step // 4)
+    return cv2.resize(picture[::skip, ::skip], size.wh, interpolation=cv2.INTER_AREA)
 
 
 def _glow(sun: Sun, small: _Small) -> np.ndarray:
