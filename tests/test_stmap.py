@@ -28,7 +28,6 @@ from edits.stmap import (
     inverse_pixels,
     stmap_pixels,
 )
-
 from tests.compositor import read_rgba, run_fusion, run_nuke, st_sample
 from tests.exact_mapping import AffineMapping
 from tests.scene_presets import SceneOptions, make_scene
