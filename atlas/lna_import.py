@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,7 +34,9 @@ LAYER_NAMES = ("foreground", "background")
 KIND = "lna import"
 _CROP_TANH = 0.5
 """Pixels whose tanh opacity is below this belong to the background crop."""
+_CROP_ALPHA = ALPHA_FLOOR + ALPHA_SPAN * (_CROP_TANH + 1) / 2
 _CELL_PX = 8
+_CELLS_AT_ONCE = 512
 log = logging.getLogger(__name__)
 
 
@@ -141,9 +144,7 @@ def open_lna_model(
         complete=True,
     )
     textures = mapping.render_textures() if with_textures else []
-    return ImportedRun(
-        model.folder, info, mapping, textures, maximum_frames=model.maximum_frames
-    )
+    return ImportedRun(model.folder, info, mapping, textures, maximum_frames=model.maximum_frames)
 
 
 def find_data(model: ModelFolder, given: Path | None) -> Path:
@@ -255,12 +256,12 @@ class _CropSearch:
     def ask_cells(self) -> None:
         """Ask every pixel of the cells that may reach beyond what the lattice has shown.
 
-        A cell may exceed its corners by as much as they differ among themselves, and hold
-        background where its corners, moved likewise, would.
+        A cell may exceed its corners by as much as they differ among themselves. It may hold
+        background where it, or a cell beside it, would if its corners were moved likewise.
         """
         for t, (uv, alpha) in enumerate(self._frames):
             lowest, highest = _cell_bounds(uv)
-            clearest = _cell_bounds(alpha[..., None])[0][..., 0]
+            clearest = cv2.erode(_cell_bounds(alpha[..., None])[0][..., 0], np.ones((3, 3)))
             beyond = (lowest < self.low).any(-1) | (highest > self.high).any(-1)
             rows, columns = np.nonzero(beyond & (clearest < _CROP_ALPHA))
             for part in _parts(len(rows)):
@@ -291,10 +292,6 @@ class _CropSearch:
         if len(used):
             self.low = np.minimum(self.low, used.min(0))
             self.high = np.maximum(self.high, used.max(0))
-
-
-_CROP_ALPHA = ALPHA_FLOOR + ALPHA_SPAN * (_CROP_TANH + 1) / 2
-_CELLS_AT_ONCE = 512
 
 
 def _lattice(length: int) -> np.ndarray:

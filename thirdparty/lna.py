@@ -216,8 +216,8 @@ def _weights(
         )
     weights = {}
     for name, shape in shapes.items():
-        value = state.get(name)
-        if not isinstance(value, Tensor):
+        value: Any = state.get(name)
+        if not torch.is_tensor(value):
             raise InputError(f"{path}: {key} lacks {name}")
         if tuple(value.shape) != shape:
             raise InputError(
