@@ -22,6 +22,7 @@ from edits.filter_atlas import filter_paint, run_filter
 from edits.from_frame import carry_paint
 from edits.insert import open_insert
 from edits.kinds import Edit, FilterAtlas, FramePaint, Insert, LayerPaint, RemoveLayer, SkyEdit
+from edits.layered_paint import is_layered, open_layered_paint
 from edits.paint import Paint, PaintSource, open_layer_paint
 from edits.picture import Picture
 from edits.recipe import Recipe, check_files
@@ -92,6 +93,12 @@ class Renderer:
         edits = self._layer_edits(index, rgb, found)
         return composite_frame(rgb, edits)
 
+    def paints(self, first: FrameMapping) -> dict[int, list[Paint]]:
+        """Every layer's paints by its index, in order of application, placed by the first frame."""
+        if self._paints is None:
+            self._place(first)
+        return self._paints or {}
+
     def report(self) -> None:
         """Warn of frames in which the motion of what was edited is uncertain."""
         if self._doubtful:
@@ -151,6 +158,10 @@ class Renderer:
             if isinstance(edit, FramePaint | RemoveLayer):
                 continue
             index = self.mapping.layer_index(edit.layer)
+            if isinstance(edit, LayerPaint) and is_layered(edit.path):
+                for target, paint in open_layered_paint(edit, self.mapping.layers):
+                    self._sources.setdefault(target, []).append(paint)
+                continue
             self._sources.setdefault(index, []).append(self._opened(edit, index))
 
     def _opened(self, edit: SkyEdit | LayerPaint | Insert | FilterAtlas, index: int) -> PaintSource:
