@@ -23,6 +23,7 @@ from edits.from_frame import carry_paint
 from edits.insert import open_insert
 from edits.kinds import Edit, FilterAtlas, FramePaint, Insert, LayerPaint, RemoveLayer, SkyEdit
 from edits.layered_paint import is_layered, open_layered_paint
+from edits.look_pass import LayerLook
 from edits.paint import Paint, PaintSource, open_layer_paint
 from edits.picture import Picture
 from edits.recipe import Recipe, check_files
@@ -50,6 +51,8 @@ class Renderer:
         self.removal: Removal | None = None
         self._paints: dict[int, list[Paint]] | None = None
         self._doubtful: set[int] = set()
+        look = recipe.look
+        self._look = LayerLook.open(look, mapping) if look is not None and look.active else None
         check_files(recipe)
         self._sources: dict[int, list[PaintSource]] = {}
         for kind, edits in groupby(recipe.edits, type):
@@ -62,7 +65,7 @@ class Renderer:
     def covers(self, index: int) -> bool:
         """Whether source frame `index` is one that the edit can change."""
         t = index - self.context.first_frame
-        edited = bool(self._sources) or self.removal is not None
+        edited = bool(self._sources) or self.removal is not None or self._look is not None
         return edited and 0 <= t < self.mapping.frame_count
 
     def pass_over(self, index: int, rgb: np.ndarray) -> None:
@@ -90,8 +93,11 @@ class Renderer:
             # skies are placed by the first frame, whichever one is asked for first
             early = t == 0 or self.context.fresh_mapping is not None
             self._place(found if early else self.mapping.frame(0, size))
-        edits = self._layer_edits(index, rgb, found)
-        return composite_frame(rgb, edits)
+        after = composite_frame(rgb, self._layer_edits(index, rgb, found))
+        if self._look is None:
+            return after
+        paints = (self._paints or {}).get(self._look.layer, [])
+        return self._look.apply((rgb, after), found, paints, self.context.time_s(index))
 
     def paints(self, first: FrameMapping) -> dict[int, list[Paint]]:
         """Every layer's paints by its index, in order of application, placed by the first frame."""
