@@ -1,9 +1,12 @@
-"""Edit a clip: put another sky in, paint on a layer's atlas, and render every frame.
+"""Edit a clip: sky, paint on an atlas or a frame, text, removed layers; every frame follows.
 
 examples:
   python edit.py runs/annarbor --sky sunset.jpg --out sunset.mp4
   python edit.py runs/swan --layer foreground=paint.png --layer background=bank.png --out swan.mp4
   python edit.py runs/swan recipe.yaml --side-by-side --out compare.mp4
+  python edit.py runs/swan --text "background@0:40,60 300,60 300,120 40,120=HOTEL" --out hotel.mp4
+  python edit.py runs/swan --frame 12=frame12_painted.png --remove foreground --preview 30 --watch
+  python edit.py runs/swan --history
   python edit.py holiday.mp4 --sky clouds.mp4 --out holiday_clouds.mp4     (no training: fast path)
   python edit.py runs/annarbor --fast --sky night.hdr --sky-pitch 20 --out night.mov --codec prores
   python edit.py results/swan --data data/swan --layer foreground=fg.png --compose lna --out edited
@@ -15,22 +18,22 @@ import argparse
 import dataclasses
 import os
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atlas.command_line import CommandParser
 from atlas.errors import InputError, run_script
+from edits.cli import add_edit_options, add_view_options, choose_output, read_edits
 
 if TYPE_CHECKING:
     import numpy as np
 
     from atlas.mapping import LayerMapping
     from atlas.run import Run
-    from atlas.video import VideoInfo, VideoWriter
-    from edits.apply import RenderContext
+    from atlas.video import VideoInfo
+    from edits.deliver import Job
     from edits.footage import Footage
     from edits.lna_compose import FrameEdit
     from edits.recipe import Recipe
@@ -45,25 +48,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "folder of frames, any video that ffmpeg reads, or a results folder of the original "
         "layered-neural-atlases program")  # fmt: skip
     add("recipe", metavar="RECIPE.yaml", type=Path, nargs="?", help="edits to make, as a file")
-    add("--out", metavar="FILE", type=Path, required=True, help="result: .mp4 .mov .mkv .webm, or "
-        "a name without a suffix for a folder of PNGs")  # fmt: skip
-    what = parser.add_argument_group("what to change (after the recipe's edits, if both are given)")
-    add = what.add_argument
-    add("--sky", metavar="FILE", type=Path, help="picture, video or .hdr panorama as the new sky; "
-        "a PNG with alpha and the atlas's aspect is painted on the sky atlas as it is")  # fmt: skip
-    add("--layer", metavar="NAME=RGBA.png", action="append", default=[], help="paint a picture of "
-        "the atlas's aspect on layer NAME's atlas; may be repeated")  # fmt: skip
-    add("--blend", default="normal", help="blend mode of every --layer: normal, multiply, screen, "
-        "overlay, 'soft light', add (default: normal)")  # fmt: skip
-    add("--frame-edit", metavar="N=RGBA.png", help="carry paint on frame N (0 = the first), a "
-        "picture of the fit's size, to all frames; needs --compose lna")  # fmt: skip
-    add("--sky-scale", metavar="S", type=float, default=1.0, help="size of the sky relative to one "
-        "that just covers (default: 1)")  # fmt: skip
-    add("--sky-yaw", metavar="DEG", type=float, default=0.0, help="turn the view to the right")
-    add("--sky-pitch", metavar="DEG", type=float, help="panoramas: tilt of the view upwards")
-    add("--flip", action="store_true", help="mirror the sky")
-    add("--keep-grain", metavar="SHARE", type=float, help="put back this share of the film grain "
-        "of what was replaced, 0 to 1 (default: 0)")  # fmt: skip
+    add("--out", metavar="FILE", type=Path, help="result: .mp4 .mov .mkv .webm, or a name without "
+        "a suffix for a folder of PNGs; previews and contact sheets: .png .jpg")  # fmt: skip
+    add_edit_options(parser)
     how = parser.add_argument_group("how")
     add = how.add_argument
     add("--fast", action="store_true", help="use the fast path (sky matte and camera track, no "
@@ -81,45 +68,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--crf", type=int, default=16, help="quality of h264, h265 and vp9; smaller is better and "
         "larger (default: 16)")  # fmt: skip
     add("--save-recipe", metavar="FILE.yaml", type=Path, help="also write the edit as a recipe")
+    add_view_options(parser)
     return parser.parse_args(arguments)
 
 
-def read_edits(args: argparse.Namespace) -> Recipe:
-    """The recipe file's edits, then --sky, then every --layer."""
-    from edits.recipe import LayerPaint, Recipe, SkyEdit, read_recipe
-
-    recipe = read_recipe(args.recipe) if args.recipe else Recipe()
-    edits = list(recipe.edits)
-    if args.sky:
-        more = {} if args.sky_pitch is None else {"pitch_deg": args.sky_pitch}
-        try:
-            edits.append(
-                SkyEdit(
-                    source=str(args.sky),
-                    scale=args.sky_scale,
-                    yaw_deg=args.sky_yaw,
-                    flip=args.flip,
-                    **more,
-                )
-            )
-        except InputError as err:
-            raise InputError(f"--sky: {err}") from err
-    elif args.sky_scale != 1 or args.sky_yaw != 0 or args.sky_pitch is not None or args.flip:
-        raise InputError("--sky-scale, --sky-yaw, --sky-pitch and --flip need --sky FILE")
-    for given in args.layer:
-        name, separator, path = given.partition("=")
-        if not (name and separator and path):
-            raise InputError(f"--layer {given}: wanted NAME=RGBA.png")
-        try:
-            edits.append(LayerPaint(layer=name, path=path, blend=args.blend))
-        except InputError as err:
-            raise InputError(f"--blend: {err}") from err
-    if not edits and not args.frame_edit:
+def read_recipe(args: argparse.Namespace) -> Recipe:
+    """All edits that the command line asks for; there must be one, and its files."""
+    recipe = read_edits(args)
+    if not recipe.edits and not args.frame_edit and args.preview is None:
         raise InputError(
-            "nothing to change: give --sky FILE, --layer NAME=RGBA.png or a recipe (RECIPE.yaml)"
+            "nothing to change: give --sky FILE, --layer NAME=RGBA.png, --frame N=PICTURE, --text, "
+            "--pin, --remove, --filter or a recipe (RECIPE.yaml)"
         )
-    grain = recipe.keep_grain if args.keep_grain is None else args.keep_grain
-    return Recipe(edits=tuple(edits), keep_grain=grain)
+    for path in recipe.files():
+        if not path.exists():
+            raise InputError(f"{path}: not found; wanted a picture or a video")
+    return recipe
 
 
 def read_frame_edit(args: argparse.Namespace) -> FrameEdit | None:
@@ -157,16 +121,10 @@ def check_output(args: argparse.Namespace, recipe: Recipe, footage: Footage) -> 
             raise InputError(f"{written}: {folder} is a file; wanted a folder")
         if not os.access(folder, os.W_OK):
             raise InputError(f"{written}: the folder {folder} is read-only; name another place")
-    make_writer(args, footage.source.info)
+    from edits.deliver import make_writer
+    from edits.session import delivery_of
 
-
-@dataclass(frozen=True)
-class Job:
-    """What is edited, through which mapping."""
-
-    footage: Footage
-    mapping: LayerMapping
-    context: RenderContext
+    make_writer(footage.source.info, delivery_of(args, footage.source.info))
 
 
 def find_footage(args: argparse.Namespace) -> Footage:
@@ -214,11 +172,13 @@ def find_model_footage(args: argparse.Namespace) -> Footage:
 def open_job(args: argparse.Namespace, footage: Footage) -> Job:
     """The mapping to edit through: the run's atlas, or the fast path."""
     from atlas.run import is_run, open_run
-    from edits.apply import RenderContext
+    from edits.context import RenderContext
+    from edits.deliver import Job
     from thirdparty.lna import is_lna_model
 
     info = footage.source.info
     times = {"times_s": info.frame_times_s, "fps": float(info.fps)}
+    times["read_frame"] = lru_cache(maxsize=2)(footage.source.frame)
     model = is_lna_model(args.input)
     if (model or is_run(args.input)) and not args.fast:
         run = open_model(args) if model else open_run(args.input)
@@ -230,8 +190,10 @@ def open_job(args: argparse.Namespace, footage: Footage) -> Job:
         raise InputError(f"{args.input}: --compose lna needs a run or model folder, not a video")
     from preprocess.fastpath import FastPathMapping
 
-    mapping = FastPathMapping(info.size, frame_count=info.frame_count)
-    return Job(footage, mapping, RenderContext(**times))
+    def fresh_mapping() -> LayerMapping:
+        return FastPathMapping(info.size, frame_count=info.frame_count)
+
+    return Job(footage, fresh_mapping(), RenderContext(fresh_mapping=fresh_mapping, **times))
 
 
 def open_model(args: argparse.Namespace) -> Run:
@@ -241,40 +203,6 @@ def open_model(args: argparse.Namespace) -> Run:
 
     model = read_lna_model(args.input)
     return open_lna_model(model, args.data, with_textures=args.compose != "lna")
-
-
-def make_writer(args: argparse.Namespace, info: VideoInfo) -> VideoWriter:
-    """The writer of --out; refuses a suffix or codec that it does not know."""
-    from atlas.coords import Size
-    from atlas.video import VideoWriter
-
-    size = Size(info.size.height, info.size.width * (2 if args.side_by_side else 1))
-    return VideoWriter.like(info, args.out, size=size, codec=args.codec, crf=args.crf)
-
-
-def render_to_file(args: argparse.Namespace, job: Job, recipe: Recipe) -> int:
-    """Render every frame into --out; the number of frames."""
-    from atlas.progress import progress
-    from edits.apply import render_pairs
-    from edits.composite import side_by_side
-
-    count = 0
-    source, info = job.footage.source, job.footage.source.info
-    if args.compose == "lna":
-        frames, info = fitted_frames(job)
-    else:
-        frames = source.frames()
-    with closing(_closable(frames)) as frames, make_writer(args, info) as writer:
-        if args.compose == "lna":
-            pairs = render_as_original(args, job, recipe, frames)
-        else:
-            pairs = render_pairs(job.mapping, frames, recipe, job.context)
-        with progress(None, info.frame_count, "rendering") as bar:
-            for before, after in pairs:
-                writer.write(side_by_side(before, after) if args.side_by_side else after)
-                bar.advance()
-                count += 1
-    return count
 
 
 def fitted_frames(job: Job) -> tuple[Iterator[np.ndarray], VideoInfo]:
@@ -293,40 +221,55 @@ def fitted_frames(job: Job) -> tuple[Iterator[np.ndarray], VideoInfo]:
     return job.footage.source.frames(first, count), changed
 
 
-def render_as_original(
-    args: argparse.Namespace, job: Job, recipe: Recipe, frames: Iterator[np.ndarray]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Original and edited frames as the original layered-neural-atlases program makes them."""
+def render_as_original(args: argparse.Namespace, job: Job, recipe: Recipe) -> int:
+    """Write frames as the original layered-neural-atlases program makes them; how many."""
+    from atlas.progress import progress
+    from edits.composite import side_by_side
+    from edits.deliver import make_writer
     from edits.lna_compose import open_pictures, render_lna
+    from edits.session import delivery_of
 
     pictures = open_pictures(job.mapping, recipe, read_frame_edit(args))
-    return render_lna(job.mapping, frames, pictures)
-
-
-def _closable(frames: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:
-    yield from frames
+    frames, info = fitted_frames(job)
+    count = 0
+    bar = progress(None, info.frame_count, "rendering")
+    with make_writer(info, delivery_of(args, info)) as writer, bar:
+        for before, after in render_lna(job.mapping, frames, pictures):
+            writer.write(side_by_side(before, after) if args.side_by_side else after)
+            bar.advance()
+            count += 1
+    return count
 
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
-    recipe = read_edits(args)
-    for path in recipe.files():
-        if not path.exists():
-            raise InputError(f"{path}: not found; wanted a picture or a video")
+    if args.history:
+        from edits.session import show_history
+
+        show_history(args)
+        return
+    choose_output(args)
+    recipe = read_recipe(args)
     if not 0 <= args.crf <= 51:
         raise InputError(f"--crf is {args.crf}, wanted 0 (best) to 51")
-    start_s = time.monotonic()
+    from edits.session import produce, summary, watch  # brings torch: not before mistakes are told
+
     footage = find_footage(args)
     check_output(args, recipe, footage)
     job = open_job(args, footage)
-    count = render_to_file(args, job, recipe)
+    if args.compose == "lna":
+        start_s = time.monotonic()
+        count = render_as_original(args, job, recipe)
+        print(summary(args.out, count, time.monotonic() - start_s))
+    else:
+        produce(args, job, recipe)
     if args.save_recipe:
         from edits.recipe import write_recipe
 
         args.save_recipe.parent.mkdir(parents=True, exist_ok=True)
         write_recipe(args.save_recipe, recipe)
-    spent_s = time.monotonic() - start_s
-    print(f"{args.out}: {count} frames in {spent_s:.1f} s ({count / spent_s:.1f} frames/s)")
+    if args.watch:
+        watch(args, job, lambda: read_recipe(args))
 
 
 if __name__ == "__main__":

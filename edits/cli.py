@@ -41,6 +41,8 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
     add("--frame", metavar="N=PICTURE", action="append", default=[], help="an edited copy of frame "
         "N, or an RGBA picture to lay over it, carried to all frames; LAYER@N=PICTURE keeps it to "
         "one layer; may be repeated")  # fmt: skip
+    add("--frame-edit", metavar="N=RGBA.png", help="carry paint on frame N (0 = the first), a "
+        "picture of the fit's size, to all frames; needs --compose lna")  # fmt: skip
     add("--pin", metavar=f'"{_PIN_FORM}=FILE"', action="append", default=[], help="pin a picture "
         "or video to four points of one frame (top left, top right, bottom right, bottom left); "
         "may be repeated")  # fmt: skip
@@ -61,6 +63,20 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
     add("--allow-commands", action="store_true", help="let a recipe file start the programs that "
         "it names (kind: filter)")  # fmt: skip
     add_look_options(parser)
+
+
+def add_view_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for looking at an edit: parts, single frames, repeats, what was done."""
+    add = parser.add_argument_group("looking").add_argument
+    add("--range", metavar="A:B", help="only source frames A to B, both included; 0 is the first")
+    add("--preview", metavar="N", type=int, help="render source frame N alone, as a picture; "
+        "without an edit it is the frame itself, to paint on")  # fmt: skip
+    add("--contact-sheet", action="store_true", help="a few frames, original and edited, as one "
+        "picture")  # fmt: skip
+    add("--watch", action="store_true", help="stay, and make it again whenever a picture or the "
+        "recipe is saved")  # fmt: skip
+    add("--history", action="store_true", help="list the edits that the run keeps")
+    add("--no-history", action="store_true", help="do not keep this edit in the run folder")
 
 
 def read_edits(args: argparse.Namespace) -> Recipe:
@@ -86,6 +102,23 @@ def read_edits(args: argparse.Namespace) -> Recipe:
     grain = recipe.keep_grain if args.keep_grain is None else args.keep_grain
     made = Recipe(edits=tuple(edits), keep_grain=grain, look=recipe.look)
     return with_look(args, made, has_sky=bool(args.sky))
+
+
+def choose_output(args: argparse.Namespace) -> None:
+    """Give previews and contact sheets a name, and refuse what does not fit together."""
+    if args.compose == "lna" and (args.preview is not None or args.contact_sheet or args.range):
+        raise InputError("--compose lna writes whole clips; leave out --preview and the like")
+    if args.preview is not None and args.contact_sheet:
+        raise InputError("--preview and --contact-sheet: wanted one of them")
+    if args.out is None and args.preview is not None:
+        args.out = Path(f"preview_{args.preview:05d}.png")
+    elif args.out is None and args.contact_sheet:
+        args.out = Path("contact.png")
+    elif args.out is None:
+        raise InputError("the following arguments are required: --out; see python edit.py --help")
+    picture = args.out.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
+    if (args.preview is not None or args.contact_sheet) and not picture:
+        raise InputError(f"{args.out}: wanted a picture, .png or .jpg")
 
 
 def _sky(args: argparse.Namespace) -> Iterator[Edit]:

@@ -17,6 +17,7 @@ from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.video import VideoWriter, open_source
 from edits.apply import RenderContext
+from edits.deliver import Job
 from edits.footage import open_footage
 from tests.exact_mapping import AffineMapping
 
@@ -62,7 +63,7 @@ def exact(monkeypatch):
     def open_job(args, footage):
         info = footage.source.info
         context = RenderContext(times_s=info.frame_times_s, fps=float(info.fps))
-        return edit.Job(footage, mapping, context)
+        return Job(footage, mapping, context)
 
     monkeypatch.setattr(edit, "open_job", open_job)
     return mapping

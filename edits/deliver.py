@@ -1,0 +1,163 @@
+"""From a renderer to files: videos, parts of them, single frames, contact sheets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from atlas.clip import write_rgb
+from atlas.coords import Size
+from atlas.errors import InputError
+from atlas.mapping import LayerMapping
+from atlas.sheets import contact_sheet
+from atlas.video import VideoInfo, VideoWriter
+from edits.apply import Renderer
+from edits.composite import side_by_side
+from edits.context import RenderContext
+from edits.footage import Footage
+from edits.recipe import Recipe
+
+SHEET_FRAMES = 6
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is edited, through which mapping."""
+
+    footage: Footage
+    mapping: LayerMapping
+    context: RenderContext
+
+    def open(self, recipe: Recipe) -> Renderer:
+        """A renderer; of a mapping that learns from the frames, one that has seen none yet."""
+        fresh = self.context.fresh_mapping
+        return Renderer(self.mapping if fresh is None else fresh(), recipe, self.context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """What is written. span: first and last source frame, both included; None for all."""
+
+    out: Path
+    codec: str = "auto"
+    crf: int = 16
+    side_by_side: bool = False
+    span: tuple[int, int] | None = None
+
+
+def parse_span(text: str | None, info: VideoInfo) -> tuple[int, int] | None:
+    """A:B, A: or :B as first and last source frame, both included."""
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    if not colon or not all(part == "" or part.isdigit() for part in (first, last)):
+        raise InputError(f"--range {text}: wanted A:B, first and last frame, both included")
+    span = int(first or 0), int(last or info.frame_count - 1)
+    if not 0 <= span[0] <= span[1] < info.frame_count:
+        raise InputError(f"--range {text}: wanted frames within 0:{info.frame_count - 1}")
+    return span
+
+
+def make_writer(info: VideoInfo, delivery: Delivery) -> VideoWriter:
+    """The writer; refuses a suffix or codec that it does not know."""
+    size = Size(info.size.height, info.size.width * (2 if delivery.side_by_side else 1))
+    changes = {"size": size, "codec": delivery.codec, "crf": delivery.crf}
+    if delivery.span is None:
+        return VideoWriter.like(info, delivery.out, **changes)
+    first, last = delivery.span
+    end_s = info.duration_s if last == info.frame_count - 1 else info.frame_times_s[last + 1]
+    start_s = info.frame_times_s[first] if first else 0.0
+    changes["frame_times_s"] = [t - start_s for t in info.frame_times_s[first : last + 1]]
+    changes["end_s"] = end_s - start_s
+    if first:
+        changes["audio_from"] = None
+        if info.audio:
+            log.info("%s: starts at frame %d and is written without sound", delivery.out, first)
+    else:
+        changes["sound_until_s"] = end_s
+    return VideoWriter.like(info, delivery.out, **changes)
+
+
+def write_video(
+    job: Job, renderer: Renderer, delivery: Delivery, advance: Callable[[], object] = lambda: None
+) -> tuple[int, np.ndarray]:
+    """Render every frame of the span into a file (or folder of PNGs).
+
+    Returns:
+        The number of frames, and the edited frame in the middle, (H, W, 3) uint8.
+    """
+    info = job.footage.source.info
+    first, last = delivery.span or (0, info.frame_count - 1)
+    middle: np.ndarray | None = None
+    count = 0
+    with make_writer(info, delivery) as writer:
+        for before, after in _pairs(job, renderer, (first, last)):
+            writer.write(side_by_side(before, after) if delivery.side_by_side else after)
+            advance()
+            if count <= (last - first) // 2:
+                middle = after
+            count += 1
+    renderer.report()
+    assert middle is not None  # the writer refuses a video without frames
+    return count, middle
+
+
+def render_frame(job: Job, renderer: Renderer, frame: int) -> tuple[np.ndarray, np.ndarray]:
+    """Source frame number `frame` and the same edited, (H, W, 3) uint8."""
+    info = job.footage.source.info
+    if not 0 <= frame < info.frame_count:
+        raise InputError(f"there is no frame {frame}; the source has 0..{info.frame_count - 1}")
+    return next(iter(_pairs(job, renderer, (frame, frame))))
+
+
+def write_frame(job: Job, renderer: Renderer, delivery: Delivery, frame: int) -> None:
+    """Render one frame into a picture file."""
+    before, after = render_frame(job, renderer, frame)
+    write_rgb(delivery.out, side_by_side(before, after) if delivery.side_by_side else after)
+
+
+def write_contact_sheet(job: Job, renderer: Renderer, delivery: Delivery) -> None:
+    """Frames spread over the span, the original above the edit, as one picture."""
+    first, last = delivery.span or (0, job.footage.source.info.frame_count - 1)
+    picked = np.unique(np.linspace(first, last, SHEET_FRAMES).round().astype(int)).tolist()
+    if job.context.fresh_mapping is None:
+        pairs = [render_frame(job, renderer, frame) for frame in picked]
+    else:  # learns as frames pass: all of them, once
+        whole = enumerate(_pairs(job, renderer, (first, last)), first)
+        pairs = [pair for frame, pair in whole if frame in picked]
+    rows = [[before for before, _ in pairs], [after for _, after in pairs]]
+    columns = [f"frame {frame}" for frame in picked]
+    write_rgb(delivery.out, contact_sheet(rows, columns, ["original", "edited"]))
+
+
+def thumbnail(rgb: np.ndarray, width: int = 480) -> np.ndarray:
+    """A small copy, as wide as `width` at most."""
+    height = max(round(rgb.shape[0] * width / rgb.shape[1]), 1)
+    if width >= rgb.shape[1]:
+        return rgb
+    return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _pairs(
+    job: Job, renderer: Renderer, span: tuple[int, int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Source and edited frames of a span; mappings that learn are shown what comes before."""
+    first, last = span
+    start = 0 if job.context.fresh_mapping is not None else first
+    with closing(_generator(job.footage.source.frames(start, last - start + 1))) as frames:
+        for index, rgb in enumerate(frames, start):
+            if index < first:
+                renderer.pass_over(index, rgb)
+            else:
+                yield rgb, renderer.frame(index, rgb)
+
+
+def _generator(frames: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:
+    yield from frames
