@@ -201,33 +201,24 @@ def relit(
     mixed = cv2.findNonZero(cv2.inRange(share, _SHARE_STEP, 1 - _SHARE_STEP))
     if mixed is None:
         return toned
-    columns, rows = mixed.reshape(-1, 2).T
+    columns, rows = _folded(mixed.reshape(-1, 2)).transpose(2, 0, 1)
     peak = np.float32(np.iinfo(after.dtype).max)
-    height, width = share.shape
-    h, w = small_sky.shape[:2]
-    at_x = (columns[:, None].astype(np.float32) + 0.5) * (w / width) - 0.5
-    at_y = (rows[:, None].astype(np.float32) + 0.5) * (h / height) - 0.5
-    new = remap_strip(small_sky, at_x, at_y)
-    part = share[rows, columns][:, None]
+    scale_y, scale_x = (n / full for n, full in zip(small_sky.shape, share.shape, strict=False))
+    at_x = (columns.astype(np.float32) + 0.5) * np.float32(scale_x) - 0.5
+    at_y = (rows.astype(np.float32) + 0.5) * np.float32(scale_y) - 0.5
+    new = cv2.remap(small_sky, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    part = share[rows, columns][..., None]
     values = after[rows, columns] / peak
     own = np.clip((values - part * new) / (1 - part), 0, 1).astype(np.float32)
-    change = table.apply_float(own[:, None])[:, 0] - own
-    mixed_values = np.clip(values + (1 - part) * change, 0, 1) * peak
-    toned[rows, columns] = np.rint(mixed_values).astype(after.dtype)
+    values += (1 - part) * (table.apply_float(own) - own)
+    toned[rows, columns] = np.rint(np.clip(values, 0, 1) * peak).astype(after.dtype)
     return toned
 
 
-def remap_strip(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(N, 3): `picture` at N positions, (N, 1) float32 each; OpenCV wants sides below 2^15."""
-    longest = 2**15 - 1
-    parts = [
-        cv2.remap(
-            picture, x[i : i + longest], y[i : i + longest], cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )[:, 0]
-        for i in range(0, len(x), longest)
-    ]  # fmt: skip
-    return np.concatenate(parts)
+def _folded(points: np.ndarray) -> np.ndarray:
+    """(N, 2) as (K, 256, 2), the last one repeated: OpenCV wants pictures, below 2^15 a side."""
+    missing = -len(points) % 256
+    return np.pad(points, ((0, missing), (0, 0)), mode="edge").reshape(-1, 256, 2)
 
 
 def veiled(
