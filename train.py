@@ -8,15 +8,17 @@ import logging
 import sys
 import time
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from atlas.clip import Clip
+from atlas.command_line import CommandParser
 from atlas.config import TrainConfig, load_config, save_config
 from atlas.config_io import to_yaml
 from atlas.errors import InputError, run_script
-from atlas.run import clip_hash, current_commit, machine_name, read_run_info, write_run_info
 from atlas.tracking import TensorBoardTracker, Tracker
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +45,7 @@ RUN_FILES = (
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="train.py",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser(prog="python train.py", description=__doc__ or "", epilog=EXAMPLES)
     parser.add_argument("clip", type=Path, help="clip folder made by preprocess, data/NAME")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="run folder to make, runs/NAME"
@@ -99,6 +96,8 @@ def resolve_config(options: argparse.Namespace) -> TrainConfig:
 
 def choose_device(name: str) -> torch.device:
     """The device that a config's `device` means on this machine."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda"):
@@ -114,6 +113,8 @@ def choose_device(name: str) -> torch.device:
 
 def prepare_folder(folder: Path, clip: Clip, *, resume: bool, overwrite: bool) -> None:
     """Make the run folder, or refuse one that holds something else."""
+    from atlas.run import clip_hash, read_run_info
+
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; --out wants a folder")
     inside = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
@@ -160,6 +161,8 @@ def peak_memory_mb() -> float | None:
 
 def seconds_before(folder: Path) -> float:
     """What a run that is resumed has taken before; its last interrupted part is not known."""
+    from atlas.run import read_run_info
+
     if not (folder / "run.json").is_file():
         return 0.0
     seconds = read_run_info(folder).seconds
@@ -168,6 +171,8 @@ def seconds_before(folder: Path) -> float:
 
 def main() -> None:
     options = parse_arguments()
+    from atlas.run import current_commit, machine_name, read_run_info, write_run_info
+
     start_s = time.monotonic()
     config = resolve_config(options)
     choose_device(config.device)  # complain before anything is written

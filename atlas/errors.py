@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -21,6 +22,7 @@ def run_script(main: Callable[[], None]) -> None:
     Ctrl-C ends with status 130 and one line. Any other exception is a bug and keeps its traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    _silence_opencv()
     try:
         main()
     except InputError as err:
@@ -31,6 +33,17 @@ def run_script(main: Callable[[], None]) -> None:
         where = f"{err.filename}: " if err.filename else ""
         print(f"error: {where}{err.strerror or err}", file=sys.stderr)
         sys.exit(2)
+    except MemoryError as err:
+        print(f"error: out of memory ({err}); a smaller size needs less", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; rerun the same command to go on", file=sys.stderr)
         sys.exit(130)
+
+
+def _silence_opencv() -> None:
+    """Keep OpenCV from printing its own warnings of damaged pictures: our one line says it."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # read when OpenCV is loaded
+    cv2 = sys.modules.get("cv2")
+    if cv2 is not None:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from atlas.clip import Clip, ClipInfo, write_info
+from atlas.clip import Clip, ClipInfo, list_frames, write_info
+from atlas.command_line import CommandParser
 from atlas.coords import Size
 from atlas.errors import InputError, run_script
 from atlas.progress import clock, progress
@@ -45,15 +46,16 @@ SKY_SHARE = 0.02
 """`--masks` is sky by itself when this share of the picture, over the clip, is sky."""
 SKY_SAMPLES = 8
 """Frames that are looked at for it."""
+LARGEST_SIDE_PX = 16384
+"""Of `--size`; what video codecs hold."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m preprocess",
         description="Turn a video, or a folder of frames, into a clip folder for train.py.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "input", type=Path, metavar="INPUT", help="any video that ffmpeg reads, or picture folder"
@@ -107,8 +109,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def parse_size(text: str) -> Size:
     """`WxH` in pixels."""
     match = re.fullmatch(r"(\d+)[xX](\d+)", text)
-    if match is None or not (int(match[1]) >= 2 and int(match[2]) >= 2):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; wanted WxH such as 768x432")
+    if match is None or not all(2 <= int(side) <= LARGEST_SIDE_PX for side in match.groups()):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size; wanted WxH such as 768x432, each side 2 to {LARGEST_SIDE_PX}"
+        )
     return Size(int(match[2]), int(match[1]))
 
 
@@ -148,7 +152,7 @@ def preprocess(options: argparse.Namespace) -> Clip:
     from preprocess.masks import MaskOptions, make_masks
 
     wanted = FrameOptions(options.size, options.max_frames)
-    check_masks(options.masks)
+    check_masks(options)
     device = pick_device(options.device)
     clip, kept = make_frames(options.input, options.out, wanted, progress)
     what = f"{clip.frame_count} frames, {clip.size}, {clip.info.fps:.5g} fps"
@@ -177,18 +181,27 @@ def preprocess(options: argparse.Namespace) -> Clip:
     return clip
 
 
-def check_masks(kinds: Sequence[str] | None) -> None:
-    """Refuse a `--masks` that cannot work before the minutes that frames and flow take."""
-    from preprocess.masks import KINDS
+def check_masks(options: argparse.Namespace) -> None:
+    """Refuse masks and weights that cannot work before the minutes that frames and flow take."""
+    from preprocess.masks import KINDS, check_kinds
 
-    for kind in kinds or ():
-        if kind not in KINDS and not Path(kind).is_dir():
-            raise InputError(
-                f"--masks {kind}: neither a folder nor one of {', '.join(KINDS)}; check the "
-                "spelling or the path"
-            )
-    if kinds and "sky" in kinds[:-1]:
-        raise InputError("--masks: sky must come last, it is the bottom layer")
+    for option, path in (
+        ("--flow-weights", options.flow_weights),
+        ("--mask-weights", options.mask_weights),
+    ):
+        if path is not None and not path.is_file():
+            raise InputError(f"{option} {path}: not found; wanted a file with the weights")
+    kinds = options.masks
+    if not kinds:
+        return
+    check_kinds(kinds)
+    for kind in kinds:
+        if kind not in KINDS:
+            list_frames(Path(kind))  # complains of a folder without pictures
+    if "maskrcnn" in kinds or "detectron2" in kinds:
+        from thirdparty.mask_rcnn import check_class, known_classes
+
+        check_class(options.class_name, known_classes())
 
 
 def record(clip: Clip, part: str, tool: str, start_s: float, **changes: object) -> ClipInfo:

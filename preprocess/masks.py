@@ -86,6 +86,22 @@ def make_masks(
     return layers_of(sources)
 
 
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Refuse a `--masks` that names what there is not, names a kind twice, or is out of order."""
+    if not kinds:
+        raise InputError(f"--masks names nothing; wanted {', '.join(KINDS)} or folders of masks")
+    for kind in kinds:
+        if kind not in KINDS and not Path(kind).is_dir():
+            raise InputError(
+                f"--masks {kind}: neither a folder nor one of {', '.join(KINDS)}; check the "
+                "spelling or the path"
+            )
+        if kind in KINDS and list(kinds).count(kind) > 1:
+            raise InputError(f"--masks names {kind} more than once")
+    if "sky" in kinds[:-1]:
+        raise InputError("--masks: sky must come last, it is the bottom layer")
+
+
 def layers_of(sources: Sequence[_Source]) -> list[LayerInfo]:
     """The layers that mask folders make: a sky's matte, inverted, masks what is above the sky."""
     layers = [
@@ -103,19 +119,8 @@ def mask_sources(options: MaskOptions) -> dict[str, str]:
 
 
 def _plan(clip: Clip, kinds: Sequence[str]) -> list[_Source]:
-    """Check `--masks` and settle names and folders; makes nothing yet."""
-    if not kinds:
-        raise InputError(f"--masks names nothing; wanted {', '.join(KINDS)} or folders of masks")
-    for kind in kinds:
-        if kind not in KINDS and not Path(kind).is_dir():
-            raise InputError(
-                f"--masks {kind}: neither a folder nor one of {', '.join(KINDS)}; "
-                "check the spelling or the path"
-            )
-        if kind in KINDS and list(kinds).count(kind) > 1:
-            raise InputError(f"--masks names {kind} more than once")
-    if "sky" in kinds[:-1]:
-        raise InputError("--masks: sky must come last, it is the bottom layer")
+    """Settle names and folders; makes nothing yet."""
+    check_kinds(kinds)
     above = [kind for kind in kinds if kind != "sky"]
     used: set[str] = set()
     sources = []

@@ -55,8 +55,7 @@ class MaskRcnn(Detector):
         import_torchvision()
         from torchvision.models import detection
 
-        names = [n for n in coco_classes() if n != "N/A" and not n.startswith("__")]
-        self._class_name = check_class(class_name, names)
+        self._class_name = check_class(class_name, known_classes())
         path = find_weights(RECORDS["maskrcnn_resnet50_fpn_v2"], weights, report)
         state = load_state(path)
         # only the v2 heads have several box convolutions
@@ -100,6 +99,11 @@ def coco_classes() -> list[str]:
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
 
     return list(MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["categories"])
+
+
+def known_classes() -> list[str]:
+    """The classes that can be asked for."""
+    return [n for n in coco_classes() if n != "N/A" and not n.startswith("__")]
 
 
 def check_class(name: str, names: Sequence[str]) -> str:

@@ -229,9 +229,9 @@ def load_state(path: Path) -> dict:
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as err:  # torch raises pickle, zip, EOF, key and runtime errors here
-        detail = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise InputError(
-            f"{path}: not a readable PyTorch weight file ({detail}); wanted a .pth state dict"
+            f"{path}: not a readable PyTorch weight file ({type(err).__name__}); wanted a .pth "
+            "state dict"
         ) from err
     for key in ("state_dict", "model"):
         if isinstance(data, dict) and isinstance(data.get(key), dict):
