@@ -147,8 +147,9 @@ class Process:
 
     def complaint(self) -> str:
         """ffmpeg's own reason for a failure: the last line that says more than that it failed."""
-        vague = ("Conversion failed", "Error opening input files", "Error opening output files")
-        lines = [re.sub(r"^(\[[^]]*\] ?)+", "", line) for line in self._lines]
+        vague = ("Conversion failed", "Error opening input file", "Error opening output file")
+        said = [re.sub(r"^(\[[^]]*\] ?)+", "", line) for line in self._lines]
+        lines = [line.removeprefix("Error opening input: ") for line in said]
         telling = [line for line in lines if line and not line.startswith(vague)]
         return (telling or lines or ["it gave no reason"])[-1]
 
@@ -356,8 +357,19 @@ def describe_file(path: Path) -> Description:
     process.finish()  # always an error status, for want of an output
     found = describe(lines)
     if not found.streams:
+        headless = any("moov atom not found" in line for line in lines)
+        if headless and _starts_like_mp4(path):
+            raise InputError(
+                f"{path}: is cut off: its index (the moov atom) is missing; copy or record it again"
+            )
         raise InputError(f"{path}: not a video that ffmpeg can read ({process.complaint()})")
     return found
+
+
+def _starts_like_mp4(path: Path) -> bool:
+    """Whether the first box is one that begins an mp4 or mov file (ISO 14496-12, section 4.3)."""
+    with path.open("rb") as file:
+        return file.read(8)[4:] in (b"ftyp", b"mdat", b"wide", b"free", b"skip")
 
 
 def input_name(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Protocol
@@ -56,9 +55,12 @@ class FolderSink:
 
     def __init__(self, path: Path):
         self._path = path
-        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        place = path.resolve()
+        self._temporary = place.with_name(f"{place.name or 'root'}.tmp")
 
     def open(self) -> None:
+        if self._path.resolve() == Path.cwd():
+            raise InputError(f"{self._path}: is the current folder; name a folder in it")
         if self._path.exists():
             if not self._path.is_dir():
                 raise InputError(f"{self._path}: is a file; wanted a folder name for PNGs")
@@ -67,6 +69,9 @@ class FolderSink:
                 raise InputError(
                     f"{self._path}: holds {foreign[0]}, which this would remove; name a new folder"
                 )
+        if self._temporary.is_dir():  # an ended process left it
+            check_own(self._temporary)
+            shutil.rmtree(self._temporary)
         self._temporary.mkdir(parents=True)
 
     def write(self, t: int, rgb: np.ndarray) -> None:
@@ -79,6 +84,13 @@ class FolderSink:
 
     def discard(self) -> None:
         shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def check_own(temporary: Path) -> None:
+    """Refuse to remove a folder of unfinished frames that holds anything else."""
+    for path in temporary.iterdir():
+        if not (path.stem.split(".")[0].isdigit() or path.name.startswith("clip.json")):
+            raise InputError(f"{temporary}: is in the way and holds {path.name}; move it elsewhere")
 
 
 def _is_numbered_png(path: Path) -> bool:

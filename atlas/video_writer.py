@@ -205,7 +205,7 @@ class _VideoSink:
         self._codec = codec
         self._path = Path(writer.path)
         self._muxer = MUXERS[self._path.suffix.lower()]
-        self._temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
+        self._temporary = self._path.with_name(f"{self._path.name}.tmp")
         self._process: ffmpeg.Process | None = None
 
     def open(self) -> None:

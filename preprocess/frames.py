@@ -20,6 +20,7 @@ import numpy as np
 from atlas.clip import Clip, ClipInfo, LayerInfo, SourceInfo, read_info, write_info, write_rgb
 from atlas.coords import Size
 from atlas.errors import InputError
+from atlas.picture_writer import check_own
 from atlas.video import FrameSource, list_pictures, open_source, resize_picture
 from preprocess.shots import find_shots, thumbnail
 
@@ -81,8 +82,9 @@ def make_frames(
     if (out / "clip.json").is_file():
         log.info("frames: %s was made from another input or with other settings; redoing it", out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f"{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = out.resolve().with_name(f"{out.resolve().name}.tmp")
+    _remove_left_over(temporary)
+    _remove_left_over(_old_name(out.resolve()))
     temporary.mkdir()
     try:
         black = _count_leading_black(source)
@@ -99,10 +101,21 @@ def make_frames(
             seconds={"frames": round(time.monotonic() - start_s, 3)},
         )
         write_info(temporary, info)
-        _replace(out, temporary)
+        _replace(out.resolve(), temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Clip(out), False
+
+
+def _old_name(out: Path) -> Path:
+    return out.with_name(f"{out.name}.old.tmp")
+
+
+def _remove_left_over(folder: Path) -> None:
+    """Remove what an ended process left unfinished."""
+    if folder.is_dir():
+        check_own(folder)
+        shutil.rmtree(folder)
 
 
 def check_target(given: Path, out: Path) -> None:
@@ -111,8 +124,11 @@ def check_target(given: Path, out: Path) -> None:
         raise InputError(f"{out}: --out is the input itself; name another folder")
     if given.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{out}: --out holds the input {given}; name another folder")
-    if out.is_file():
-        raise InputError(f"{out}: --out is a file; wanted the name of a folder")
+    if out.resolve() == Path.cwd():
+        raise InputError(f"{out}: --out is the current folder; name a folder in it: data/NAME")
+    file = next((p for p in (out, *out.parents) if p.is_file()), None)
+    if file is not None:
+        raise InputError(f"{out}: {file} is a file; wanted the name of a folder")
     if not out.is_dir():
         return
     names = sorted(p.name for p in out.iterdir())
@@ -234,8 +250,7 @@ def _replace(out: Path, temporary: Path) -> None:
         log.info("frames: %s belonged to the frames before and is removed", folder)
         shutil.rmtree(folder)
     if out.exists():
-        old = out.with_name(f"{out.name}.old.tmp")
-        shutil.rmtree(old, ignore_errors=True)
+        old = _old_name(out)
         out.replace(old)
         temporary.replace(out)
         shutil.rmtree(old)

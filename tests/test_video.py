@@ -255,7 +255,7 @@ def test_a_file_cut_before_its_index_is_refused(tmp_path):
     path = tmp_path / "a.mov"
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48", "-frames:v", 30, path)
     path.write_bytes(path.read_bytes()[:-1500])  # without faststart the index is at the end
-    with pytest.raises(InputError, match=r"a\.mov: (not a video|no frame)"):
+    with pytest.raises(InputError, match=r"a\.mov: is cut off: its index"):
         probe(path)
 
 
