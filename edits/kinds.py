@@ -27,7 +27,7 @@ class SkyEdit:
     """cover: fill what the clip sees of the sky; atlas: the picture lies on the atlas 1:1.
     auto: atlas for a picture of the atlas's own size, or with alpha and of its aspect."""
     scale: float = 1.0
-    """Size of the picture relative to a fit that just covers; > 0."""
+    """Size of the picture relative to a fit that just covers; 0.01 to 100."""
     offset_x: float = 0.0
     """Moves the sky to the right; share of the covered width."""
     offset_y: float = 0.0
@@ -35,9 +35,9 @@ class SkyEdit:
     flip: bool = False
     """Mirror the sky left to right."""
     speed: float = 1.0
-    """Speed of a sky video relative to its own; > 0."""
+    """Speed of a sky video relative to its own; 0.001 to 1000."""
     yaw_deg: float = 0.0
-    """Turn the view to the right, and so the sky to the left; degrees."""
+    """Turn the view to the right, and so the sky to the left; degrees, -360 to 360."""
     pitch_deg: float = 12.0
     """Panoramas: tilt of the view above the horizon in the first frame; degrees, -90 to 90."""
     field_of_view_deg: float = 70.0
@@ -48,8 +48,11 @@ class SkyEdit:
     """Hash of the source when the recipe was made; another one is warned of."""
 
     def __post_init__(self) -> None:
-        require(self.scale > 0, "scale", self.scale, "> 0")
-        require(self.speed > 0, "speed", self.speed, "> 0")
+        require(0.01 <= self.scale <= 100, "scale", self.scale, "between 0.01 and 100")
+        require(0.001 <= self.speed <= 1000, "speed", self.speed, "between 0.001 and 1000")
+        for name in ("offset_x", "offset_y", "exposure_ev"):
+            require(abs(getattr(self, name)) <= 100, name, getattr(self, name), "-100 to 100")
+        require(-360 <= self.yaw_deg <= 360, "yaw_deg", self.yaw_deg, "between -360 and 360")
         require(-90 <= self.pitch_deg <= 90, "pitch_deg", self.pitch_deg, "between -90 and 90")
         fov = self.field_of_view_deg
         require(5 <= fov <= 150, "field_of_view_deg", fov, "between 5 and 150")

@@ -16,6 +16,8 @@ LEVEL_BIAS = -0.25
 """Added to the level: bilinear sampling itself averages up to about 1.2 texels."""
 _STEP_PX = 8
 _UNIFORM_LEVELS = 0.25
+_FARTHEST = 64
+"""Positions are cut off at so many lengths of the texture from its origin."""
 
 
 class Pyramid:
@@ -51,8 +53,10 @@ class Pyramid:
         Returns:
             (H, W, C) of the texture's own type.
         """
-        if not cv2.checkRange(xy)[0]:
-            xy = np.nan_to_num(xy, nan=-1e6, posinf=1e6, neginf=-1e6)
+        # OpenCV mirrors a far position step by step: minutes for one at 1e9.
+        reach = _FARTHEST * max(self.size.wh)
+        if not cv2.checkRange(xy, True, -reach, reach)[0]:
+            xy = np.nan_to_num(xy, nan=-reach).clip(-reach, reach)
         top = int(np.log2(max(1, min(self.size.wh))))
         wanted = np.clip(levels_of(xy) + LEVEL_BIAS, 0, top)
         low, high = float(wanted.min()), float(wanted.max())

@@ -58,8 +58,14 @@ def test_round_trip_keeps_every_value_and_finds_the_files(tmp_path):
         ("version: 1\nedits: [{kind: rain}]", "kind is 'rain', wanted one of sky, layer_paint"),
         ("version: 1\nedits: [sky]", "edit 1: wanted keys and values"),
         ("version: 1\nedits: [{kind: sky}]", "edit 1: 'source' is missing"),
-        ("version: 1\nedits: [{kind: sky, source: a, scale: 0}]", "scale is 0.0, wanted > 0"),
-        ("version: 1\nedits: [{kind: sky, source: a, scale: .nan}]", "scale is nan, wanted > 0"),
+        (
+            "version: 1\nedits: [{kind: sky, source: a, scale: 0}]",
+            "scale is 0.0, wanted between 0.01 and 100",
+        ),
+        (
+            "version: 1\nedits: [{kind: sky, source: a, scale: .nan}]",
+            "scale is nan, wanted between 0.01 and 100",
+        ),
         ("version: 1\nedits: [{kind: sky, source: a, scale: big}]", "'big', wanted a number"),
         ("version: 1\nedits: [{kind: sky, source: a, flip: 1}]", "flip is 1, wanted true or false"),
         ("version: 1\nedits: [{kind: sky, source: a, fit: tile}]", "wanted one of auto, cover"),
