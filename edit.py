@@ -7,6 +7,8 @@ examples:
   python edit.py runs/swan --text "background@0:40,60 300,60 300,120 40,120=HOTEL" --out hotel.mp4
   python edit.py runs/swan --frame 12=frame12_painted.png --remove foreground --preview 30 --watch
   python edit.py runs/swan --history
+  python edit.py runs/swan --export-atlas paint_me
+  python edit.py runs/swan --layer foreground=paint.ora --export stmap handover
   python edit.py holiday.mp4 --sky clouds.mp4 --out holiday_clouds.mp4     (no training: fast path)
   python edit.py runs/annarbor --fast --sky night.hdr --sky-pitch 20 --out night.mov --codec prores
   python edit.py results/swan --data data/swan --layer foreground=fg.png --compose lna --out edited
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING
 from atlas.command_line import CommandParser
 from atlas.errors import InputError, run_script
 from edits.cli import add_edit_options, add_view_options, choose_output, read_edits
+from edits.export_options import add_export_options, check_export
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,6 +72,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "larger (default: 16)")  # fmt: skip
     add("--save-recipe", metavar="FILE.yaml", type=Path, help="also write the edit as a recipe")
     add_view_options(parser)
+    add_export_options(parser)
     return parser.parse_args(arguments)
 
 
@@ -241,12 +245,23 @@ def render_as_original(args: argparse.Namespace, job: Job, recipe: Recipe) -> in
     return count
 
 
+def hand_over(args: argparse.Namespace) -> None:
+    """--export and --export-atlas: the edit, which may hold nothing yet, for other programs."""
+    recipe = read_edits(args)
+    from edits.export_job import run_export  # brings torch: not before mistakes are told
+
+    print(run_export(args, open_job(args, find_footage(args)), recipe))
+
+
 def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     if args.history:
         from edits.session import show_history
 
         show_history(args)
+        return
+    if check_export(args):
+        hand_over(args)
         return
     choose_output(args)
     recipe = read_recipe(args)
