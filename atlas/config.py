@@ -306,6 +306,8 @@ class LayeredConfig:
     residual_field: FieldConfig = field(default_factory=FieldConfig)
     shading_sigma_px: float = 48.0
     """Window of the smooth shading per layer and frame; pixels; 0 = no shading."""
+    known_sky_rounds: int = 1
+    """Times that mattes are mended where the sky atlas knows what lies behind; >= 0."""
     sharpen_steps: int = 2
     """Back-projection steps of the final texture; >= 0."""
     memory_mb: float = 3000.0
@@ -318,7 +320,8 @@ class LayeredConfig:
             require(value in models, f"{name} must be one of {', '.join(models)}, got {value!r}")
         sigma = self.shading_sigma_px
         require(0 <= sigma < math.inf, f"shading_sigma_px must be >= 0, got {sigma}")
-        require(self.sharpen_steps >= 0, f"sharpen_steps must be >= 0, got {self.sharpen_steps}")
+        for name in ("sharpen_steps", "known_sky_rounds"):
+            require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}")
         require(self.memory_mb > 0, f"memory_mb must be > 0, got {self.memory_mb}")
 
 

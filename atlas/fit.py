@@ -21,9 +21,11 @@ from atlas.base_motion import estimate_base_motion
 from atlas.clip import Clip, write_rgb
 from atlas.config import TrainConfig
 from atlas.coords import Size
+from atlas.known_sky import layer_above, refine_sky_share
 from atlas.layered import LayeredMapping, LayerMotion
 from atlas.layered_file import (
     CHECKPOINT,
+    MatteReader,
     motion_arrays,
     motion_from,
     read_arrays,
@@ -35,7 +37,7 @@ from atlas.layered_file import (
 from atlas.mapping import LayerMapping
 from atlas.metrics import psnr_db
 from atlas.progress import progress
-from atlas.refine import PURE_SHARE, FieldFit, Scene
+from atlas.refine import FITTED, PURE_SHARE, FieldFit, Scene
 from atlas.run import RunInfo, clip_hash, current_commit, write_atlases, write_run_info
 from atlas.schedule import TimeBudget
 from atlas.shading import Shading, estimate_shading
@@ -46,6 +48,8 @@ from atlas.tracking import NullTracker, Tracker
 
 log = logging.getLogger(__name__)
 
+SKY_NAME = "sky"
+"""The bottom layer of this name moves as a sky and has its edges mended."""
 OBJECT_SHARE = 0.3
 """A layer above the bottom that covers less of the frame than this is taken for an object."""
 
@@ -153,7 +157,7 @@ class LayeredFit:
 
     def _base_model(self, layer: int) -> str:
         names = self.clip.layer_names
-        if names[layer] == "sky":
+        if names[layer] == SKY_NAME:
             return self.options.sky_model
         if layer == len(names) - 1:
             return self.options.scene_model
@@ -200,6 +204,9 @@ class LayeredFit:
                     bar.advance(count, note=self._train_chunk(fit, phase, count, layer, done))
                     if phase == "train" and self.budget.is_over():
                         break
+                    if phase == "regress" and fit.recent < FITTED:
+                        bar.advance(steps - first - count)
+                        break
         trained = replace(motion, residual=fit.bake())
         after, _, _ = self._layer_state(layer, trained)
         log.info("%s: %.2f dB aligned, %.2f dB trained", motion.name, before, after)
@@ -234,9 +241,10 @@ class LayeredFit:
 
     def _write(self, motions: list[LayerMotion], base: list[LayerMotion]) -> None:
         start_s = time.monotonic()
-        write_mattes(self.folder, self.clip.layer_names, self.store)
-        mapping = LayeredMapping(self.clip.size, motions, self.store.alpha)
-        textures, shading = self._textures(mapping)
+        names = self.clip.layer_names
+        write_mattes(self.folder, names, self.clip.frame_count, self.store.alpha)
+        textures, shading = self._textures(motions)
+        mapping = self._mapping(motions)
         self.seconds["textures"] = time.monotonic() - start_s
         save_layered(self.folder, motions, textures, base, shading, self.settings)
         write_atlases(self.folder, mapping.layers, textures)
@@ -259,23 +267,51 @@ class LayeredFit:
         )
         write_run_info(self.folder, info)
 
-    def _textures(self, mapping: LayeredMapping) -> tuple[list[Texture], Shading | None]:
-        """Textures, then shading, then textures with the shading taken out."""
-        sigma_px = self.options.shading_sigma_px
+    def _mapping(self, motions: list[LayerMotion]) -> LayeredMapping:
+        """The fit so far, with the mattes that the run folder holds now."""
+        reader = MatteReader(self.folder, list(self.clip.layer_names), self.clip.size)
+        return LayeredMapping(self.clip.size, motions, reader)
+
+    def _textures(self, motions: list[LayerMotion]) -> tuple[list[Texture], Shading | None]:
+        """Textures, shading, edges from the known sky, then textures of all that."""
         options = SplatOptions(
             sharpen_steps=self.options.sharpen_steps,
             robust_sigma=self.options.align.robust_sigma,
         )
-        if sigma_px == 0 or self.clip.frame_count == 1:
-            return splat(mapping, self.store.frame, options), None
-        with progress(None, 3, "textures and shading") as bar:
-            first = splat(mapping, self.store.frame, replace(options, sharpen_steps=1))
-            bar.advance(1)
-            shading = estimate_shading(mapping, first, self.store, sigma_px)
-            bar.advance(1)
-            textures = splat(mapping, self.store.frame, options, shading)
+        shaded = self.options.shading_sigma_px > 0 and self.clip.frame_count > 1
+        has_sky = len(motions) > 1 and motions[-1].name == SKY_NAME and self.clip.frame_count > 1
+        rounds = self.options.known_sky_rounds if has_sky else 0
+        shading: Shading | None = None
+        with progress(None, 1 + shaded + 2 * rounds, "textures and shading") as bar:
+            if shaded:
+                shading = self._shade(motions, None)
+                bar.advance(1)
+            for _ in range(rounds):
+                self._mend_mattes(motions, shading)
+                bar.advance(1)
+                shading = self._shade(motions, shading) if shaded else None
+                bar.advance(1)
+            textures = splat(self._mapping(motions), self.store.frame, options, shading)
             bar.advance(1)
         return textures, shading
+
+    def _shade(self, motions: list[LayerMotion], before: Shading | None) -> Shading:
+        """Shading against textures from which the shading known `before` is taken out."""
+        mapping = self._mapping(motions)
+        rough = splat(mapping, self.store.frame, SplatOptions(sharpen_steps=0), before)
+        return estimate_shading(mapping, rough, self.store, self.options.shading_sigma_px)
+
+    def _mend_mattes(self, motions: list[LayerMotion], shading: Shading | None) -> None:
+        """Mend the mattes' edges against the sky where its atlas knows what lies behind."""
+        mapping = self._mapping(motions)
+        sky = splat(mapping, self.store.frame, SplatOptions(sharpen_steps=0), shading)[-1]
+
+        def mended(t: int) -> np.ndarray:
+            found = mapping.frame(t)
+            gain = None if shading is None else shading(t)[-1]
+            return layer_above(found, refine_sky_share(self.store.frame(t), found, sky, gain))
+
+        write_mattes(self.folder, self.clip.layer_names, self.clip.frame_count, mended)
 
     def _measure(
         self, mapping: LayerMapping, textures: list[Texture], gains: Gains | None

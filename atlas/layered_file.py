@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,7 +23,6 @@ from atlas.errors import InputError
 from atlas.layered import LayeredMapping, LayerMotion
 from atlas.run import OpenedMapping, RunInfo
 from atlas.shading import Shading
-from atlas.store import ClipStore
 from atlas.texture import Texture
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -157,17 +157,24 @@ def matte_path(folder: Path, layer: str, t: int) -> Path:
     return folder / "mattes" / layer / f"{t:05d}.png"
 
 
-def write_mattes(folder: Path, names: tuple[str, ...], store: ClipStore) -> None:
-    """Keep every layer's opacity in the run folder, so that it stands without the clip folder."""
+def write_mattes(
+    folder: Path, names: tuple[str, ...], count: int, alpha: Callable[[int], np.ndarray]
+) -> None:
+    """Keep every layer's opacity in the run folder, so that it stands without the clip folder.
+
+    Args:
+        alpha: t -> (L, H, W) float32, [0, 1], for t in 0 .. count - 1. May read the mattes that
+            this call replaces.
+    """
     target = folder / "mattes"
     temporary = folder / "mattes.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
     for name in names[:-1]:
-        (temporary / name).mkdir(parents=True)
-    temporary.mkdir(exist_ok=True)
-    for t in range(store.frame_count):
-        alpha = store.alpha(t)
-        for i, name in enumerate(names[:-1]):
-            write_rgb(temporary / name / f"{t:05d}.png", np.rint(alpha[i] * 255).astype(np.uint8))
+        (temporary / name).mkdir()
+    for t in range(count):
+        planes = np.rint(alpha(t) * 255).astype(np.uint8)
+        for name, plane in zip(names[:-1], planes, strict=False):
+            write_rgb(temporary / name / f"{t:05d}.png", plane)
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)

@@ -26,6 +26,8 @@ from atlas.layered import LayerMotion
 from atlas.store import ClipStore
 from atlas.texture import sample_torch
 
+FITTED = 0.002
+"""Regression error (half the squared texels, as long as it is small) that ends the regression."""
 PURE_SHARE = 0.9
 """Pixels that show at least this much of a layer have its colour."""
 
@@ -103,6 +105,8 @@ class FieldFit:
             torch.manual_seed(seed)
             self.field = ResidualField(config, self.shape).to(self.device)
         self.order = generator
+        self.recent = 0.0
+        """Running mean of the regression's error, over calls of `regress`."""
         self.start(config.learning_rate)
         self.grid = torch.from_numpy(pixel_grid(scene.store.size)).to(self.device)
 
@@ -118,6 +122,7 @@ class FieldFit:
             loss = F.smooth_l1_loss(self.field(xyt), target)
             self._descend(loss, self.config.regression_steps)
             error = float(loss.detach())
+        self.recent = 0.5 * self.recent + 0.5 * error if self.recent else error
         return error
 
     def train(self, steps: int) -> dict[str, float]:

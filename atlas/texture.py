@@ -26,10 +26,13 @@ class Texture:
 
     rgb: (H, W, 3) float32, display-encoded, [0, 1]; unseen texels carry colours from nearby.
     coverage: (H, W) float32, [0, 1]; how much of the texel some frame has seen.
+    bare: (H, W) float32, [0, 1]; how surely some frame has seen the texel with nothing in front;
+        None where nobody asked.
     """
 
     rgb: np.ndarray
     coverage: np.ndarray
+    bare: np.ndarray | None = None
 
     @property
     def size(self) -> Size:
@@ -192,6 +195,7 @@ class _TextureSolver:
         self.mapping, self.frames, self.options, self.gains = mapping, frames, options, gains
         self.estimate: list[Tensor] = []
         self.seen: list[Tensor] = []
+        self.pure: list[Tensor] = []
 
     def first_mean(self) -> None:
         """Means over pixels that show one layer alone; counts what is seen at all."""
@@ -207,9 +211,10 @@ class _TextureSolver:
                 # a sample says rgb / gain with variance 1 / gain^2
                 pure = torch.where(share >= self.options.pure_share, share**2, 0.0)
                 total.add(sight.rgb / gain, pure * _squared(gain), uv)
-        self.estimate = []
+        self.estimate, self.pure = [], []
         for total in sums:
             mean, weight = total.mean()
+            self.pure.append(weight)
             rgb = fill_unseen(mean.permute(1, 2, 0).cpu().numpy(), weight.cpu().numpy())
             self.estimate.append(torch.from_numpy(rgb).permute(2, 0, 1).contiguous())
 
@@ -236,10 +241,13 @@ class _TextureSolver:
 
     def textures(self) -> list[Texture]:
         out = []
-        for estimate, seen in zip(self.estimate, self.seen, strict=True):
+        for estimate, seen, pure in zip(self.estimate, self.seen, self.pure, strict=True):
             rgb = np.ascontiguousarray(estimate.permute(1, 2, 0).clamp(0, 1).cpu().numpy())
-            coverage = cv2.GaussianBlur(seen.cpu().numpy(), (0, 0), 0.7) / 0.2
-            out.append(Texture(rgb, np.clip(coverage, 0, 1).astype(np.float32)))
+            coverage, bare = (
+                np.clip(cv2.GaussianBlur(w.cpu().numpy(), (0, 0), 0.7) / 0.2, 0, 1)
+                for w in (seen, pure)
+            )
+            out.append(Texture(rgb, coverage.astype(np.float32), bare.astype(np.float32)))
         return out
 
     def _sights(self) -> Iterator[_Sight]:

@@ -1,0 +1,85 @@
+"""Exact edges from the known old sky: what lies before a sky is told from the sky's own atlas.
+
+A camera that pans sees most of the sky bare in some frame. Where the atlas knows the sky behind a
+pixel, the matte need not be guessed: the pixel is a mixture I = a F + (1 - a) S of a colour F of
+the scene near by and the sky S, and a follows (difference matting with a known background: Smith
+and Blinn 1996; Qian and Sezan 1999). A coarse matte that calls the whole crown of a tree "scene"
+comes out as twigs.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from atlas.mapping import FrameMapping
+from atlas.texture import Texture, fill_unseen, sample
+
+NOISE_RANGE = (0.012, 0.05)
+"""Bounds on the noise between atlas and frame, RGB distance with colours in [0, 1]."""
+REACH_PX = 5
+"""How far beyond what the matte calls scene its edges may lie, pixels."""
+
+
+def refine_sky_share(
+    rgb: np.ndarray, mapping: FrameMapping, sky: Texture, gain: np.ndarray | None
+) -> np.ndarray:
+    """The share of each pixel that shows the bottom layer, a sky, mended where the atlas knows it.
+
+    Only pixels at or inside what the matte calls scene change; the open sky, where clouds may have
+    moved, and pixels whose sky no frame has seen bare keep their share, as do those whose sky and
+    scene have one colour.
+
+    Args:
+        rgb: (H, W, 3) uint8. mapping: the frame's mapping, sky last.
+        sky: the sky's texture, with `bare`.
+        gain: (H, W, 3) float32 shading of the sky in this frame; None = 1.
+    Returns:
+        (H, W) float32, [0, 1].
+    """
+    if sky.bare is None:
+        raise ValueError("sky must come with `bare`")
+    share = mapping.visible()[-1]
+    above = mapping.alpha[:-2].max(0) if len(mapping.alpha) > 2 else np.zeros_like(share)
+    frame = rgb.astype(np.float32) / 255
+    uv = mapping.uv[-1]
+    old_sky = sample(sky.rgb, uv)
+    old_sky = np.clip(old_sky if gain is None else old_sky * gain, 0, 1)
+    known = cv2.remap(sky.bare, uv, None, cv2.INTER_LINEAR)  # 0 off the canvas
+    distance = np.linalg.norm(frame - old_sky, axis=-1)
+    open_sky = (share > 0.98) & (known > 0.9)
+    if open_sky.sum() < 200:
+        return share
+    noise = float(np.clip(np.median(distance[open_sky]), *NOISE_RANGE))
+    scene_share = _mixing(frame, old_sky, distance, share, noise)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * REACH_PX + 1,) * 2)
+    near = cv2.dilate((share < 0.98).astype(np.float32), kernel)
+    trust = known * cv2.GaussianBlur(near, (0, 0), 1.5) * (1 - above) * (scene_share >= 0)
+    mended = (1 - above) * (1 - scene_share.clip(0, 1))
+    return (share + trust * (mended - share)).astype(np.float32).clip(0, 1)
+
+
+def _mixing(
+    frame: np.ndarray, old_sky: np.ndarray, distance: np.ndarray, share: np.ndarray, noise: float
+) -> np.ndarray:
+    """(H, W) share of the scene in each pixel by its place between scene and sky; -1 = unknown."""
+    sure = (share < 0.1) * np.clip(distance / noise - 4, 0, 1)
+    scene = fill_unseen(frame, sure.astype(np.float32))
+    axis = old_sky - scene
+    length2 = (axis**2).sum(-1)
+    along = ((old_sky - frame) * axis).sum(-1) / np.maximum(length2, 1e-6)
+    # within the noise of the sky's own colour it is sky, however short the axis is
+    differs = np.clip((distance / noise - 1.5) / 1.5, 0, 1)
+    mixing = np.clip(along, 0, 1) * differs
+    told_apart = (length2 > (6 * noise) ** 2) | (distance < 1.5 * noise)
+    return np.where(told_apart, mixing, -1).astype(np.float32)
+
+
+def layer_above(mapping: FrameMapping, sky_share: np.ndarray) -> np.ndarray:
+    """(L, H, W) alpha with that of the layer just above the bottom changed to leave `sky_share`."""
+    alpha = mapping.alpha.copy()
+    through = np.prod(1 - alpha[:-2], axis=0) if len(alpha) > 2 else np.ones_like(sky_share)
+    open_enough = through > 0.05
+    wanted = 1 - sky_share / np.where(open_enough, through, 1)
+    alpha[-2] = np.where(open_enough, wanted.clip(0, 1), alpha[-2])
+    return alpha
