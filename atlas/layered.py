@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from atlas.coords import Size, apply_homography, pixel_grid
+from atlas.guided import guided_upsample
 from atlas.mapping import FrameMapping, Layer, LayerMapping
 
 
@@ -81,8 +82,18 @@ def sample_lattice(
     )
 
 
+FINER = 1.25
+"""A view this much wider than the fit gets its mattes' edges from the frame itself."""
+GUIDE_RADIUS_PX = 3
+GUIDE_EPS = 1e-4
+
+
 class LayeredMapping(LayerMapping):
-    """Homographies plus lattice residuals; opacity from `alpha`."""
+    """Homographies plus lattice residuals; opacity from `alpha`.
+
+    Views finer than the fit: where the frame was shown to `observe`, soft edges are enlarged along
+    the frame's own by a guided filter (`atlas.guided`), else bilinearly.
+    """
 
     def __init__(self, size: Size, motions: list[LayerMotion], alpha: Callable[[int], np.ndarray]):
         """
@@ -94,6 +105,10 @@ class LayeredMapping(LayerMapping):
         self.layers = tuple(Layer(m.name, m.canvas) for m in motions)
         self.motions = motions
         self._alpha = alpha
+        self._shown: tuple[int, np.ndarray] | None = None
+
+    def observe(self, t: int, rgb: np.ndarray) -> None:
+        self._shown = (t, rgb)
 
     def frame(self, t: int, size: Size | None = None) -> FrameMapping:
         if not 0 <= t < self.frame_count:
@@ -102,6 +117,29 @@ class LayeredMapping(LayerMapping):
         uv = np.stack([m.uv(t, self.frame_size, view) for m in self.motions])
         alpha = self._alpha(t)
         if view != self.frame_size:
-            alpha = np.stack([cv2.resize(a, view.wh) for a in alpha])
+            alpha = self._enlarged(t, alpha, view)
         confidence = np.array([m.confidence[t] for m in self.motions], np.float32)
         return FrameMapping(uv, alpha.clip(0, 1), confidence)
+
+    def _enlarged(self, t: int, alpha: np.ndarray, view: Size) -> np.ndarray:
+        """(L, H, W) opacity at the view's size."""
+        plain = np.stack([cv2.resize(a, view.wh) for a in alpha])
+        shown = self._shown
+        finer = view.width >= FINER * self.frame_size.width
+        if not finer or shown is None or shown[0] != t or shown[1].shape[:2] != plain.shape[1:]:
+            return plain
+        guide = _grey(shown[1])
+        small = cv2.resize(guide, self.frame_size.wh, interpolation=cv2.INTER_AREA)
+        for i in range(len(alpha) - 1):
+            soft = (plain[i] > 0.02) & (plain[i] < 0.98)
+            if soft.any():
+                along = guided_upsample(guide, small, alpha[i], GUIDE_RADIUS_PX, GUIDE_EPS)
+                plain[i] = np.where(soft, along.clip(0, 1), plain[i])
+        return plain
+
+
+def _grey(rgb: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 luma of 8 or 16 bit RGB."""
+    if rgb.dtype != np.uint8:
+        rgb = (rgb >> 8).astype(np.uint8)
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)

@@ -18,9 +18,9 @@ import numpy as np
 
 from atlas.clip import Clip
 from atlas.coords import Size, apply_homography, pixel_grid
+from atlas.guided import guided_filter
 from preprocess.flow import consistency, resize_flow, warp_backward
 from preprocess.link import FlowOf, link_tracks, union_masks
-from preprocess.sky.guided import guided_filter
 from thirdparty.mask_rcnn import Instance
 
 log = logging.getLogger(__name__)

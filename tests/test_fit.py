@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -192,6 +193,25 @@ def test_a_view_of_a_layered_mapping_is_its_pixels_in_between():
     mapping = LayeredMapping(size, [motion], lambda t: np.ones((1, 20, 30), np.float32))
     coarse, fine = mapping.frame(0).uv[0], mapping.frame(0, Size(60, 90)).uv[0]
     assert np.allclose(coarse, fine[1::3, 1::3], atol=1e-4)  # centres of each 3 x 3 block
+
+
+def test_a_finer_view_takes_its_edges_from_the_frame():
+    size, view = Size(40, 60), Size(160, 240)
+    x, y = np.meshgrid(np.arange(240), np.arange(160))
+    truth = ((x - 120) ** 2 + (y - 80) ** 2 < 50**2).astype(np.float32)
+    rgb = np.repeat((60 + 120 * truth)[..., None], 3, 2).astype(np.uint8)
+    coarse = cv2.resize(truth, size.wh, interpolation=cv2.INTER_AREA)
+    motion = LayerMotion("disc", size, np.eye(3)[None], None, 8, np.ones(1, np.float32))
+    mapping = LayeredMapping(
+        size, [motion, motion], lambda t: np.stack([coarse, np.ones_like(coarse)])
+    )
+    plain = np.abs(mapping.frame(0, view).alpha[0] - truth).mean()
+    mapping.observe(0, rgb)
+    guided = mapping.frame(0, view).alpha
+    assert np.abs(guided[0] - truth).mean() < 0.5 * plain
+    assert guided[1].min() == 1
+    mapping.observe(1, rgb)  # another frame's picture is no guide
+    assert np.abs(mapping.frame(0, view).alpha[0] - truth).mean() == plain
 
 
 def test_shading_recovers_a_smooth_gain():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from preprocess.sky.guided import guided_filter, guided_upsample
+from atlas.guided import guided_filter, guided_upsample
 
 
 def slow_guided_filter(guide, source, radius, eps):

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from safetensors.numpy import load_file
 
-from preprocess.sky.guided import guided_upsample
+from atlas.guided import guided_upsample
 from preprocess.sky.matte import SkyMatter, TemporalSmoother, check_rgb
 
 COEFFICIENTS = Path(__file__).with_name("classical.safetensors")

@@ -18,7 +18,7 @@ import numpy as np
 
 from atlas.coords import Size
 from atlas.errors import InputError
-from preprocess.sky.guided import guided_filter
+from atlas.guided import guided_filter
 
 SOFT_DOMAINS = ("ade", "lowlight")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
