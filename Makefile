@@ -14,7 +14,7 @@ OUT := results/$(NAME)
 # The demo's balloon is a layer of its own; for other clips preprocess decides.
 MASKS ?= $(if $(CLIP),,--masks motion sky)
 
-.PHONY: install demo test check clean
+.PHONY: install demo test types clean
 
 install: $(VENV)/installed
 
@@ -49,11 +49,11 @@ demo: $(VENV)/installed $(if $(filter build/sunset.png,$(SKY)),build/sunset.png)
 	@echo "report             $(OUT)/report/report.html"
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
-
-check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+types: $(VENV)/installed-dev
 	$(BIN)/pyright
 
 clean:
