@@ -57,7 +57,7 @@ class Renderer:
         self._sources: dict[int, list[PaintSource]] = {}
         for kind, edits in groupby(recipe.edits, type):
             self._open(kind, list(edits))
-        removed = [edit.layer for edit in recipe.edits if isinstance(edit, RemoveLayer)]
+        removed = [edit for edit in recipe.edits if isinstance(edit, RemoveLayer)]
         if removed:
             self.removal = Removal(removed, mapping, self.context)
             log.info("%s", self.removal.describe())
@@ -93,6 +93,8 @@ class Renderer:
             # skies are placed by the first frame, whichever one is asked for first
             early = t == 0 or self.context.fresh_mapping is not None
             self._place(found if early else self.mapping.frame(0, size))
+        if self.removal is not None:
+            found = self.removal.grown(found)
         after = composite_frame(rgb, self._layer_edits(index, rgb, found))
         if self._look is None:
             return after
@@ -140,6 +142,7 @@ class Renderer:
                     time_s=context.time_s(index),
                     keep_grain=self.recipe.keep_grain,
                     replaced=below.get(layer),
+                    unmix=self.removal is None or not self.removal.widens(layer),
                 )
             )
         return edits

@@ -36,6 +36,8 @@ class LayerEdit:
     time_s: presentation time of the frame, seconds. keep_grain: [0, 1].
     replaced: (H, W, 3) float32, what the layer shows instead of its own colour, under the paints;
         None for its own colour.
+    unmix: whether a mixed pixel's own colour is told from the rest; False for shares that were
+        widened beyond the layer, where pixels are faded as they are.
     """
 
     share: np.ndarray
@@ -46,6 +48,7 @@ class LayerEdit:
     time_s: float = 0.0
     keep_grain: float = 0.0
     replaced: np.ndarray | None = None
+    unmix: bool = True
 
 
 def replace_layer(
@@ -99,7 +102,7 @@ def layer_delta(frame: np.ndarray, edit: LayerEdit, box: tuple[slice, slice]) ->
     share = _snapped(edit.share[box])
     old = frame[box].copy()
     at = np.nonzero((share > 0) & (share < 1))
-    if at[0].size:
+    if at[0].size and edit.unmix:
         estimate = estimate_color(frame, edit.share, edit.prior)[box]
         old[at] = own_color(old[at], share[at][:, None], estimate[at])
     new, through = old, np.ones((*share.shape, 1), np.float32)

@@ -150,6 +150,12 @@ class RemoveLayer:
 
     layer: str
     """Name of the layer; not the bottom one."""
+    grow: float = 0.006
+    """How far beyond its matte the layer is taken away, so that no rim of it stays; share of the
+    frame's width, 0 to 0.1."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.grow <= 0.1, "grow", self.grow, "between 0 and 0.1")
 
 
 @dataclass(frozen=True, kw_only=True)

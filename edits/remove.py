@@ -15,6 +15,7 @@ from atlas.mapping import FrameMapping, LayerMapping, visible_shares
 from atlas.texture import Texture
 from edits.blend import paint_over
 from edits.context import RenderContext, atlas_color
+from edits.kinds import RemoveLayer
 from edits.paint import Paint, shaded_sample
 from edits.unmix import estimate_color
 
@@ -31,8 +32,11 @@ class Removal:
     filled_share: how much of what appears no frame has ever seen; [0, 1].
     """
 
-    def __init__(self, names: Sequence[str], mapping: LayerMapping, context: RenderContext):
-        self.layers = sorted({mapping.layer_index(name) for name in names})
+    def __init__(
+        self, edits: Sequence[RemoveLayer], mapping: LayerMapping, context: RenderContext
+    ):
+        self._grow = {mapping.layer_index(edit.layer): edit.grow for edit in edits}
+        self.layers = sorted(self._grow)
         self._names = [mapping.layers[i].name for i in self.layers]
         if self.layers and self.layers[-1] == len(mapping.layers) - 1:
             raise InputError(
@@ -57,6 +61,17 @@ class Removal:
             f"appear were never seen and are filled in from around"
         )
 
+    def widens(self, layer: int) -> bool:
+        """Whether layer number `layer` is taken away beyond its matte."""
+        return self._grow.get(layer, 0.0) > 0
+
+    def grown(self, found: FrameMapping) -> FrameMapping:
+        """The mapping with the removed layers' mattes widened, softly."""
+        alpha = found.alpha.copy()
+        for i, grow in self._grow.items():
+            alpha[i] = widened(alpha[i], grow * alpha.shape[2])
+        return FrameMapping(found.uv, alpha, found.confidence)
+
     def below(
         self,
         rgb: np.ndarray,
@@ -72,8 +87,10 @@ class Removal:
 
         Args:
             rgb: (H, W, 3) float32, the frame, [0, 1].
+            found: its mapping as `grown` gives it.
         """
-        shares, colors = found.visible(), {}
+        # what the light does is read off at some distance: a rim of the layer is no light
+        shares, colors = self.grown(found).visible(), {}
         for i in range(self.layers[0] + 1, len(found.alpha)):
             if i in self.layers:
                 continue
@@ -108,7 +125,7 @@ class Removal:
         }
         appears = unseen = 0.0
         for t in range(mapping.frame_count if self.layers else 0):
-            found = mapping.frame(t, _small(mapping.frame_size))
+            found = self.grown(mapping.frame(t, _small(mapping.frame_size)))
             shares = found.visible()
             for removed in self.layers:
                 for i, part in self._shares_below(found.alpha, removed).items():
@@ -139,6 +156,20 @@ def fill_gaps(texture: Texture, gaps: np.ndarray) -> Texture:
     filled = cv2.inpaint(rgb8, gaps.astype(np.uint8), INPAINT_RADIUS, cv2.INPAINT_TELEA)
     rgb = np.where(gaps[..., None], filled.astype(np.float32) / 255, texture.rgb)
     return Texture(rgb.astype(np.float32), texture.coverage)
+
+
+def widened(alpha: np.ndarray, reach_px: float) -> np.ndarray:
+    """The largest opacity within `reach_px`, with a soft edge, and no less than it was.
+
+    Args:
+        alpha: (H, W) float32.
+    """
+    reach = round(reach_px)
+    if reach < 1:
+        return alpha
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    wide = cv2.GaussianBlur(cv2.dilate(alpha, kernel), (0, 0), max(reach / 4, 0.5))
+    return np.maximum(alpha, wide)
 
 
 def _small(size: Size) -> Size:
