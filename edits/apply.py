@@ -153,7 +153,7 @@ class Renderer:
         self._paints = {}
         for layer, sources in self._sources.items():
             coverage = None if textures is None else textures[layer].coverage
-            view = canvas_view(first, layer, coverage)
+            view = canvas_view(first, layer, coverage, self.context.focal)
             self._paints[layer] = [source.place(view) for source in sources]
 
     def _open(self, kind: type, edits: Sequence[Edit]) -> None:
@@ -176,7 +176,7 @@ class Renderer:
     def _opened(self, edit: SkyEdit | LayerPaint | Insert | FilterAtlas, index: int) -> PaintSource:
         layer = self.mapping.layers[index]
         if isinstance(edit, SkyEdit):
-            return open_sky(edit, layer)
+            return open_sky(edit, layer, self.context.sky_matte)
         if isinstance(edit, LayerPaint):
             return open_layer_paint(edit, layer)
         if isinstance(edit, Insert):

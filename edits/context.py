@@ -26,6 +26,8 @@ class RenderContext:
     read_frame: source frame number -> (H, W, 3) uint8 RGB; edits that refer to one frame need it.
     fresh_mapping: for mappings that learn from the frames as they pass: another one, which has
         seen none; None for those that know every frame at once.
+    focal: focal length of the camera, texels of the canvas, where the mapping knows it.
+    sky_matte: (H, W, 3) uint8 RGB to (H, W) float32, 1 = sky; skies cut out of photos need it.
     """
 
     textures: Sequence[Texture] | None = None
@@ -35,6 +37,8 @@ class RenderContext:
     fps: float = 25.0
     read_frame: Callable[[int], np.ndarray] | None = None
     fresh_mapping: Callable[[], LayerMapping] | None = None
+    focal: float | None = None
+    sky_matte: Callable[[np.ndarray], np.ndarray] | None = None
 
     def time_s(self, source_frame: int) -> float:
         """Seconds since the first frame that the mapping covers."""

@@ -23,9 +23,16 @@ class SkyEdit:
     """Picture, video or Radiance .hdr panorama."""
     layer: str = "sky"
     """The layer that takes the sky."""
-    fit: Literal["auto", "cover", "atlas"] = "auto"
-    """cover: fill what the clip sees of the sky; atlas: the picture lies on the atlas 1:1.
-    auto: atlas for a picture of the atlas's own size, or with alpha and of its aspect."""
+    fit: Literal["auto", "cover", "atlas", "frame", "panorama"] = "auto"
+    """cover: fill what the clip sees of the sky; atlas: the picture lies on the atlas 1:1;
+    frame: stretched over the first frame (as SkyAR does); panorama: 360 by 180 degrees.
+    auto: atlas for a picture of the atlas's own size, or with alpha and of its aspect; panorama
+    for a .hdr picture twice as wide as high; else cover."""
+    edges: Literal["auto", "mirror", "tile", "wrap"] = "auto"
+    """Beyond the picture: mirror it; tile: repeat it sideways with its ends faded into each
+    other; wrap: repeat it as it is. auto: tile for a sky that drifts, else mirror."""
+    own_sky: bool = False
+    """The picture is a photo of a scene: its sky is cut out, and what hid it is filled."""
     scale: float = 1.0
     """Size of the picture relative to a fit that just covers; 0.01 to 100."""
     offset_x: float = 0.0
@@ -36,12 +43,19 @@ class SkyEdit:
     """Mirror the sky left to right."""
     speed: float = 1.0
     """Speed of a sky video relative to its own; 0.001 to 1000."""
+    drift_x: float = 0.0
+    """The sky moves to the right by itself; share of the covered width a second."""
+    drift_y: float = 0.0
+    """The sky moves down by itself, panoramas excepted; share of the covered height a second."""
     yaw_deg: float = 0.0
     """Turn the view to the right, and so the sky to the left; degrees, -360 to 360."""
     pitch_deg: float = 12.0
     """Panoramas: tilt of the view above the horizon in the first frame; degrees, -90 to 90."""
-    field_of_view_deg: float = 70.0
-    """Horizontal angle that the first frame spans (for `yaw_deg`, panoramas); degrees, 5 to 150."""
+    roll_deg: float = 0.0
+    """Panoramas: turn of the view about its axis, clockwise; degrees, -180 to 180."""
+    field_of_view_deg: float | None = None
+    """Horizontal angle that the first frame spans (for `yaw_deg`, panoramas); degrees, 5 to 150.
+    None: as the camera track has it, else 65 along the longer side."""
     exposure_ev: float = 0.0
     """HDR panoramas: brighter (> 0) or darker than the automatic exposure; stops."""
     sha256: str | None = None
@@ -54,8 +68,14 @@ class SkyEdit:
             require(abs(getattr(self, name)) <= 100, name, getattr(self, name), "-100 to 100")
         require(-360 <= self.yaw_deg <= 360, "yaw_deg", self.yaw_deg, "between -360 and 360")
         require(-90 <= self.pitch_deg <= 90, "pitch_deg", self.pitch_deg, "between -90 and 90")
+        require(-180 <= self.roll_deg <= 180, "roll_deg", self.roll_deg, "between -180 and 180")
+        for name in ("drift_x", "drift_y"):
+            drift = getattr(self, name)
+            require(-10 <= drift <= 10, name, drift, "between -10 and 10")
         fov = self.field_of_view_deg
-        require(5 <= fov <= 150, "field_of_view_deg", fov, "between 5 and 150")
+        require(fov is None or 5 <= fov <= 150, "field_of_view_deg", fov, "between 5 and 150")
+        photo = self.own_sky and self.fit in ("atlas", "panorama")
+        require(not photo, "own_sky", self.own_sky, "false with fit: atlas and fit: panorama")
 
 
 @dataclass(frozen=True, kw_only=True)

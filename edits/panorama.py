@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from atlas.coords import Size
+from atlas.coords import Size, pixel_grid
 from atlas.errors import InputError
+from edits.mipmap import Pyramid
 from edits.picture import read_checked
 
 KEY = 0.5
@@ -63,11 +65,7 @@ def encode_srgb(linear: np.ndarray) -> np.ndarray:
 def perspective_view(
     panorama: np.ndarray, size: Size, focal_px: float, centre_px: tuple[float, float], yaw_pitch_deg
 ) -> np.ndarray:
-    """What a pinhole camera inside an equirectangular panorama sees.
-
-    Convention: column 0 is longitude -180 degrees, the middle column straight ahead (yaw 0), the
-    top row straight up. The camera looks along +z, x right, y down; pitch tilts it up, then yaw
-    turns it to the right.
+    """What a pinhole camera inside an equirectangular panorama sees; see `View`.
 
     Args:
         panorama: (H, W, 3) float32, 360 by 180 degrees.
@@ -77,22 +75,101 @@ def perspective_view(
     Returns:
         (size.height, size.width, 3) float32.
     """
-    yaw, pitch = np.radians(yaw_pitch_deg)
-    x = (np.arange(size.width, dtype=np.float32) - centre_px[0]) / focal_px
-    y = (np.arange(size.height, dtype=np.float32)[:, None] - centre_px[1]) / focal_px
-    up = np.sin(pitch) - y * np.cos(pitch)
-    ahead = np.cos(pitch) + y * np.sin(pitch)
-    longitude = np.arctan2(x, ahead) + yaw
-    latitude = np.arctan2(up, np.hypot(x, ahead))
-    height, width = panorama.shape[:2]
-    column = (longitude / (2 * np.pi) + 0.5) * width - 0.5
-    row = (0.5 - latitude / np.pi) * height - 0.5
-    padded = np.concatenate([panorama[:, -1:], panorama, panorama[:, :1]], axis=1)
-    column = np.mod(column + 0.5, width) + 0.5  # in the padded picture, one column to the right
-    return cv2.remap(
-        padded,
-        column.astype(np.float32),
-        np.broadcast_to(row, column.shape).astype(np.float32),
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    view = View(focal_px, centre_px, *yaw_pitch_deg)
+    at = view.panorama_positions(pixel_grid(size), Size(*panorama.shape[:2]))
+    return cv2.remap(panorama, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+
+
+@dataclass(frozen=True)
+class View:
+    """A pinhole camera inside an equirectangular panorama.
+
+    Convention: column 0 of the panorama is longitude -180 degrees, the middle column straight
+    ahead (yaw 0), the top row straight up. The camera looks along +z, x right, y down; roll turns
+    it clockwise about its axis (the horizon then falls to the left), pitch tilts it up, then yaw
+    turns it to the right.
+
+    focal: focal length in texels of the image plane. centre: (x, y) of the optical axis there.
+    """
+
+    focal: float
+    centre: tuple[float, float]
+    yaw_deg: float = 0.0
+    pitch_deg: float = 0.0
+    roll_deg: float = 0.0
+
+    def panorama_positions(self, uv: np.ndarray, panorama: Size) -> np.ndarray:
+        """Where rays through the image plane meet the panorama.
+
+        Longitudes are unwound along the rows, so neighbours lie side by side also across the
+        panorama's seam; columns outside of it are meant modulo its width.
+
+        Args:
+            uv: (H, W, 2) float, texels of the image plane.
+        Returns:
+            (H, W, 2) float32, (column, row) in panorama pixels.
+        """
+        yaw, pitch, roll = np.radians((self.yaw_deg, self.pitch_deg, self.roll_deg))
+        flat = (uv.astype(np.float64) - self.centre) / self.focal
+        x = flat[..., 0] * np.cos(roll) - flat[..., 1] * np.sin(roll)
+        y = flat[..., 0] * np.sin(roll) + flat[..., 1] * np.cos(roll)
+        up = np.sin(pitch) - y * np.cos(pitch)
+        ahead = np.cos(pitch) + y * np.sin(pitch)
+        longitude = np.unwrap(np.arctan2(x, ahead) + yaw, axis=1)
+        latitude = np.arctan2(up, np.hypot(x, ahead))
+        first = longitude[:, :1]
+        longitude += np.unwrap(first, axis=0) - first
+        column = (longitude / (2 * np.pi) + 0.5) * panorama.width - 0.5
+        row = np.clip((0.5 - latitude / np.pi) * panorama.height - 0.5, 0, panorama.height - 1)
+        return np.stack([column, row], axis=-1).astype(np.float32)
+
+
+class PanoramaPaint:
+    """A panorama on the canvas of a tracked sky, which is the image plane of one camera.
+
+    Rays are computed on every `_STEP_PX`th pixel and interpolated: a rotating camera's positions
+    bend by less than 0.01 texels in between. Where the zenith comes into the picture, longitudes
+    run together and every pixel gets its own ray.
+
+    Args:
+        panorama: (H, W, 3) float32 or uint8, 360 by 180 degrees.
+        drift_deg: by which the panorama turns to the right in a second.
+    """
+
+    blend = "normal"
+    takes_shading = False
+    opaque = True
+    _STEP_PX = 8
+    _STEEP = 0.12
+
+    def __init__(self, panorama: np.ndarray, view: View, drift_deg: float = 0.0):
+        opaque = np.ones(panorama.shape[:2], panorama.dtype)
+        opaque *= 255 if panorama.dtype == np.uint8 else 1
+        self._pyramid = Pyramid(np.dstack([panorama, opaque]), cv2.BORDER_WRAP)
+        self._view, self._drift_deg = view, drift_deg
+
+    def sample(self, uv: np.ndarray, time_s: float) -> np.ndarray:
+        yaw_deg = self._view.yaw_deg - self._drift_deg * time_s
+        view = replace(self._view, yaw_deg=yaw_deg)
+        return self._pyramid.sample(self._positions(view, uv))
+
+    def _positions(self, view: View, uv: np.ndarray) -> np.ndarray:
+        size = self._pyramid.size
+        height, width = uv.shape[:2]
+        rows, columns = _every(height, self._STEP_PX), _every(width, self._STEP_PX)
+        few = view.panorama_positions(uv[np.ix_(rows, columns)], size)
+        steepest = np.abs(few[..., 1] - (size.height - 1) / 2).max() / size.height
+        if steepest > 0.5 - self._STEEP or min(height, width) <= self._STEP_PX:
+            few, rows, columns = view.panorama_positions(uv, size), None, None
+        turns = np.floor(np.median(few[..., 0]) / size.width) * size.width
+        few[..., 0] -= turns  # near the middle: far positions lose precision
+        if rows is None or columns is None:
+            return few
+        x = np.interp(np.arange(width), columns, np.arange(len(columns))).astype(np.float32)
+        y = np.interp(np.arange(height), rows, np.arange(len(rows))).astype(np.float32)
+        return cv2.remap(few, *np.meshgrid(x, y), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _every(count: int, step: int) -> np.ndarray:
+    """0, step, 2 step, ... and the last index."""
+    return np.unique(np.append(np.arange(0, count, step), count - 1))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -13,19 +14,17 @@ from atlas.errors import InputError
 from atlas.mapping import Layer
 from edits.mipmap import Pyramid
 from edits.paint import Paint, PaintSource, PicturePaint, same_aspect
-from edits.panorama import perspective_view, read_hdr, tone_map
+from edits.panorama import PanoramaPaint, View, read_hdr, tone_map
 from edits.picture import Picture, read_picture
 from edits.recipe import SkyEdit
+from edits.sky_photo import take_sky
 from edits.sky_video import LoopedVideo, open_looped
 from edits.view import CanvasView, Region
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 HDR_SUFFIXES = frozenset({".hdr", ".pic"})
-_PANORAMA_MARGIN = 1.0
-"""How far beyond the covered region a panorama is unrolled, in widths of the region."""
-_MAX_TANGENT = 4.0
-"""Views wider than 2 atan of this are not unrolled further; beyond, the view is mirrored."""
-_MAX_VIEW_TEXELS = 8192
+_FADE = 0.12
+"""Share of the width over which the ends of a tiled sky fade into each other."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,14 @@ class Placement:
     scale: tuple[float, float]
     """Picture pixels per canvas texel; negative x mirrors the picture."""
     picture: Size
+    drift: tuple[float, float] = (0.0, 0.0)
+    """Canvas texels by which the picture moves right and down in a second."""
 
-    def to_picture(self, uv: np.ndarray) -> np.ndarray:
+    def to_picture(self, uv: np.ndarray, time_s: float = 0.0) -> np.ndarray:
         """(..., 2) float32 canvas texels to picture pixels."""
         x, y = (self.picture.width - 1) / 2, (self.picture.height - 1) / 2
         (cx, cy), (sx, sy) = self.centre, self.scale
+        cx, cy = cx + self.drift[0] * time_s, cy + self.drift[1] * time_s
         affine = np.array([[sx, 0, x - cx * sx], [0, sy, y - cy * sy]])
         return cv2.transform(uv.reshape(-1, 1, 2), affine).reshape(uv.shape)
 
@@ -49,42 +51,90 @@ class Placement:
 def cover_fit(picture: Size, view: CanvasView, edit: SkyEdit) -> Placement:
     """Place a picture so that it covers what the clip sees: one scale, centred, cropped.
 
-    Turning the view to the right by `yaw_deg` moves the sky to the left, by as many widths of the
-    first frame as its field of view goes into that angle.
+    Turning the view to the right by `yaw_deg` moves the sky to the left, by the way that the
+    middle of the first frame goes.
     """
-    seen, first = view.seen, view.first_frame
+    seen = view.seen
     texels = max(seen.width / picture.width, seen.height / picture.height) * edit.scale
-    x, y = seen.centre
-    turned = edit.yaw_deg / edit.field_of_view_deg * first.width
-    centre = (x + edit.offset_x * seen.width - turned, y + edit.offset_y * seen.height)
-    return Placement(centre, (-1 / texels if edit.flip else 1 / texels, 1 / texels), picture)
+    return _placed((texels, texels), seen, picture, view, edit)
 
 
-def open_sky(edit: SkyEdit, layer: Layer) -> PaintSource:
-    """Read and check the source of a `SkyEdit` for the layer it goes on."""
+def frame_fit(picture: Size, view: CanvasView, edit: SkyEdit) -> Placement:
+    """Stretch a picture over `scale` times the first frame, centred on it to a whole pixel."""
+    first = view.first_frame
+    wide, high = int(edit.scale * first.width), int(edit.scale * first.height)
+    place = _placed((wide / picture.width, high / picture.height), first, picture, view, edit)
+    x, y = place.centre
+    half = ((wide - first.width) % 2 / 2, (high - first.height) % 2 / 2)
+    return replace(place, centre=(x + half[0], y + half[1]))
+
+
+def _placed(
+    texels: tuple[float, float], region: Region, picture: Size, view: CanvasView, edit: SkyEdit
+) -> Placement:
+    x, y = region.centre
+    turned = view.focal_at(edit.field_of_view_deg) * np.radians(edit.yaw_deg)
+    centre = (x + edit.offset_x * region.width - turned, y + edit.offset_y * region.height)
+    scale = (-1 / texels[0] if edit.flip else 1 / texels[0], 1 / texels[1])
+    drift = (edit.drift_x * region.width, edit.drift_y * region.height)
+    return Placement(centre, scale, picture, drift)
+
+
+def open_sky(
+    edit: SkyEdit, layer: Layer, sky_matte: Callable[[np.ndarray], np.ndarray] | None = None
+) -> PaintSource:
+    """Read and check the source of a `SkyEdit` for the layer it goes on.
+
+    Args:
+        sky_matte: (H, W, 3) uint8 RGB to (H, W) float32, 1 = sky; needed for `own_sky`.
+    """
     path = Path(edit.source)
     suffix = path.suffix.lower()
     if suffix in HDR_SUFFIXES:
         panorama = read_hdr(path)
-        if same_aspect(Size(*panorama.shape[:2]), Size(1, 2)):
+        if edit.fit in ("auto", "panorama") and same_aspect(Size(*panorama.shape[:2]), Size(1, 2)):
             return PanoramaSky(edit, tone_map(panorama, edit.exposure_ev))
-        return PictureSky(edit, Picture(tone_map(panorama, edit.exposure_ev), None))
+        return _picture_sky(edit, Picture(tone_map(panorama, edit.exposure_ev), None), sky_matte)
     if suffix in PICTURE_SUFFIXES:
         picture = read_picture(path)
-        if lies_on_atlas(edit, picture, layer.canvas):
+        if edit.fit != "panorama" and lies_on_atlas(edit, picture, layer.canvas):
             return PicturePaint(
                 _flipped(picture, edit.flip),
                 layer.canvas,
                 border=cv2.BORDER_REPLICATE,
                 takes_shading=False,
             )
-        return PictureSky(edit, picture)
+        return _picture_sky(edit, picture, sky_matte)
+    if edit.own_sky or edit.fit in ("atlas", "panorama"):
+        asked = "own_sky" if edit.own_sky else f"fit: {edit.fit}"
+        raise InputError(f"{edit.source}: {asked} is for pictures, not for videos")
     return VideoSky(edit, open_looped(path))
+
+
+def _picture_sky(
+    edit: SkyEdit, picture: Picture, sky_matte: Callable[[np.ndarray], np.ndarray] | None
+) -> PaintSource:
+    if edit.fit == "panorama":
+        if not same_aspect(picture.size, Size(1, 2)):
+            raise InputError(
+                f"{edit.source}: is {picture.size}; fit: panorama wants 360 by 180 degrees, a "
+                f"picture twice as wide as high"
+            )
+        return PanoramaSky(edit, picture.rgb)
+    if not edit.own_sky:
+        return PictureSky(edit, picture)
+    if sky_matte is None:
+        raise InputError(f"{edit.source}: own_sky needs a sky matte, which this command has not")
+    levels = np.rint(picture.rgb * 255).astype(np.uint8)
+    sky = take_sky(picture.rgb, sky_matte(levels))
+    if sky is None:
+        raise InputError(f"{edit.source}: no sky was found in it; own_sky wants a photo with one")
+    return PictureSky(edit, Picture(sky, None))
 
 
 def lies_on_atlas(edit: SkyEdit, picture: Picture, canvas: Size) -> bool:
     """Whether a sky picture is paint for the atlas itself rather than a photo of a sky."""
-    if edit.fit == "cover":
+    if edit.fit in ("cover", "frame") or edit.own_sky:
         return False
     if edit.fit == "atlas":
         if not same_aspect(picture.size, canvas):
@@ -99,16 +149,16 @@ def lies_on_atlas(edit: SkyEdit, picture: Picture, canvas: Size) -> bool:
 
 
 class PictureSky:
-    """A flat picture that covers what the clip sees, and is mirrored beyond its borders."""
+    """A flat picture that covers what the clip sees, and goes on beyond its borders."""
 
     def __init__(self, edit: SkyEdit, picture: Picture):
         self._edit = edit
         self._opaque = picture.opaque
-        self._pyramid = Pyramid(picture.premultiplied(), cv2.BORDER_REFLECT)
+        self._texels, self._size = edged(picture.premultiplied(), edit)
+        self._pyramid = Pyramid(self._texels, border_mode(edit))
 
     def place(self, view: CanvasView) -> Paint:
-        placement = cover_fit(self._pyramid.size, view, self._edit)
-        return PlacedSky(placement, self._pyramid, opaque=self._opaque)
+        return PlacedSky(fitted(self._size, view, self._edit), self._pyramid, opaque=self._opaque)
 
 
 class PlacedSky:
@@ -123,7 +173,7 @@ class PlacedSky:
         self._pyramid = pyramid
 
     def sample(self, uv: np.ndarray, time_s: float) -> np.ndarray:
-        return self._pyramid.sample(self._placement.to_picture(uv))
+        return self._pyramid.sample(self._placement.to_picture(uv, time_s))
 
 
 class VideoSky:
@@ -139,7 +189,9 @@ class VideoSky:
         self._placement: Placement | None = None
 
     def place(self, view: CanvasView) -> Paint:
-        self._placement = cover_fit(self._video.size, view, self._edit)
+        size = self._video.size
+        width = size.width - (fade_width(size.width) if edges_of(self._edit) == "tile" else 0)
+        self._placement = fitted(Size(size.height, width), view, self._edit)
         return self
 
     def sample(self, uv: np.ndarray, time_s: float) -> np.ndarray:
@@ -147,15 +199,12 @@ class VideoSky:
             raise ValueError("place() must be called before sample()")
         picture = self._video.at(time_s * self._edit.speed)
         rgba = cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA)  # four channels are sampled faster
-        return Pyramid(rgba, cv2.BORDER_REFLECT).sample(self._placement.to_picture(uv))
+        pyramid = Pyramid(edged(rgba, self._edit)[0], border_mode(self._edit))
+        return pyramid.sample(self._placement.to_picture(uv, time_s))
 
 
 class PanoramaSky:
-    """An equirectangular panorama, seen in perspective by the camera of the first frame.
-
-    The canvas of a tracked sky is the image plane of one reference camera, so one perspective
-    view, continued beyond the first frame, serves the whole clip.
-    """
+    """An equirectangular panorama, seen by the camera that the sky's canvas belongs to."""
 
     def __init__(self, edit: SkyEdit, panorama: np.ndarray):
         self._edit = edit
@@ -163,26 +212,56 @@ class PanoramaSky:
 
     def place(self, view: CanvasView) -> Paint:
         edit, first = self._edit, view.first_frame
-        focal = first.width / 2 / np.tan(np.radians(edit.field_of_view_deg) / 2) * edit.scale
+        focal = view.focal_at(edit.field_of_view_deg)
         x, y = first.centre
-        x, y = x + edit.offset_x * first.width, y + edit.offset_y * first.height
-        margin = _PANORAMA_MARGIN * max(first.width, first.height)
-        reach = _MAX_TANGENT * focal
-        region = Region(
-            max(min(view.seen.left, first.left) - margin, x - reach),
-            max(min(view.seen.top, first.top) - margin, y - reach),
-            min(max(view.seen.right, first.right) + margin, x + reach),
-            min(max(view.seen.bottom, first.bottom) + margin, y + reach),
-        )
-        detail = min(1.0, _MAX_VIEW_TEXELS / max(region.width, region.height))
-        size = Size(max(1, round(region.height * detail)), max(1, round(region.width * detail)))
-        axis = ((x - region.left) * detail - 0.5, (y - region.top) * detail - 0.5)
+        centre = (x + edit.offset_x * first.width, y + edit.offset_y * first.height)
+        camera = View(focal * edit.scale, centre, edit.yaw_deg, edit.pitch_deg, edit.roll_deg)
         panorama = self._panorama[:, ::-1] if edit.flip else self._panorama
-        angles = (edit.yaw_deg, edit.pitch_deg)
-        rgb = perspective_view(panorama, size, focal * detail, axis, angles)
-        scale = (size.width / region.width, size.height / region.height)
-        pyramid = Pyramid(Picture(rgb, None).premultiplied(), cv2.BORDER_REFLECT)
-        return PlacedSky(Placement(region.centre, scale, size), pyramid, opaque=True)
+        drift_deg = np.degrees(edit.drift_x * first.width / focal)
+        return PanoramaPaint(panorama, camera, float(drift_deg))
+
+
+def fitted(picture: Size, view: CanvasView, edit: SkyEdit) -> Placement:
+    """The placement that `edit.fit` asks for."""
+    return (frame_fit if edit.fit == "frame" else cover_fit)(picture, view, edit)
+
+
+def edges_of(edit: SkyEdit) -> str:
+    """mirror, tile or wrap."""
+    if edit.edges != "auto":
+        return edit.edges
+    return "tile" if edit.drift_x or edit.drift_y else "mirror"
+
+
+def border_mode(edit: SkyEdit) -> int:
+    """How OpenCV continues what `edged` has made."""
+    return cv2.BORDER_REFLECT if edges_of(edit) == "mirror" else cv2.BORDER_WRAP
+
+
+def edged(texels: np.ndarray, edit: SkyEdit) -> tuple[np.ndarray, Size]:
+    """Texels that go on beyond their borders as the edit says, and the size of one picture.
+
+    A tiled sky is shorter by the width of the fade, and doubled downwards by its mirror image:
+    wrapped round, it repeats sideways and is mirrored above and below.
+
+    Args:
+        texels: (H, W, C) float32 or uint8.
+    """
+    if edges_of(edit) != "tile":
+        return texels, Size(*texels.shape[:2])
+    height, width = texels.shape[:2]
+    fade = fade_width(width)
+    once = texels[:, : width - fade].copy()
+    if fade:
+        rise = ((np.arange(fade, dtype=np.float32) + 1) / (fade + 1))[:, None]
+        mixed = rise * texels[:, :fade] + (1 - rise) * texels[:, width - fade :]
+        once[:, :fade] = np.rint(mixed) if texels.dtype == np.uint8 else mixed
+    return np.concatenate([once, once[::-1]]), Size(height, width - fade)
+
+
+def fade_width(width: int) -> int:
+    """Texels over which the ends of a tiled picture fade into each other."""
+    return round(_FADE * width)
 
 
 def _flipped(picture: Picture, flip: bool) -> Picture:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from atlas.mapping import FrameMapping
 
+USUAL_VIEW_DEG = 65.0
+"""Field of view of phones and dashcams, along the longer side."""
 PAN_ROOM = 0.3
 """How far a camera is expected to turn to either side where only its first frame is known."""
 
@@ -39,23 +42,39 @@ class CanvasView:
     """Where a clip looks on a layer's canvas.
 
     seen: what all of it sees. first_frame: what its first frame spans.
+    focal: focal length of the camera in texels; None where it is not known.
     """
 
     seen: Region
     first_frame: Region
+    focal: float | None = None
+
+    def focal_at(self, field_of_view_deg: float | None) -> float:
+        """Focal length in texels: of that horizontal angle over the first frame, else the
+        camera's, else of `USUAL_VIEW_DEG` along the first frame's longer side."""
+        first = self.first_frame
+        if field_of_view_deg is not None:
+            return first.width / 2 / math.tan(math.radians(field_of_view_deg) / 2)
+        if self.focal is not None:
+            return self.focal
+        return max(first.width, first.height) / 2 / math.tan(math.radians(USUAL_VIEW_DEG) / 2)
 
 
-def canvas_view(first: FrameMapping, layer: int, coverage: np.ndarray | None) -> CanvasView:
+def canvas_view(
+    first: FrameMapping, layer: int, coverage: np.ndarray | None, focal: float | None = None
+) -> CanvasView:
     """Where a clip looks on the canvas of one layer.
 
     Args:
         first: the mapping of the first frame.
         coverage: (H, W) float, what the whole clip has seen of the canvas; None where only the
             first frame is known (streaming).
+        focal: of the camera, texels, where it is known.
     """
     frame = frame_region(first.uv[layer])
     seen = None if coverage is None else seen_region(coverage)
-    return CanvasView(seen or expected_region(first.uv[layer], first.visible()[layer]), frame)
+    seen = seen or expected_region(first.uv[layer], first.visible()[layer])
+    return CanvasView(seen, frame, focal)
 
 
 def seen_region(coverage: np.ndarray) -> Region | None:

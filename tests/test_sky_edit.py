@@ -62,8 +62,9 @@ def test_scale_offset_and_flip():
     right = np.float32([[59.5, 14.5]])
     twice = cover_fit(picture, VIEW, sky_edit(scale=2.0)).to_picture(right)
     assert twice == pytest.approx(np.float32([[49.5, 14.5]]))
-    turned = cover_fit(picture, VIEW, sky_edit(yaw_deg=7.0)).to_picture(at)
-    assert turned == pytest.approx(np.float32([[39.5 + 5, 14.5]]))  # 7 of 70 degrees of 50 texels
+    turned = cover_fit(picture, VIEW, sky_edit(yaw_deg=7.0, field_of_view_deg=90.0)).to_picture(at)
+    # 90 degrees over 50 texels: a focal length of 25 texels.
+    assert turned == pytest.approx(np.float32([[39.5 + 25 * np.radians(7), 14.5]]))
     mirrored = cover_fit(picture, VIEW, sky_edit(flip=True)).to_picture(right)
     assert mirrored == pytest.approx(np.float32([[19.5, 14.5]]))
 
