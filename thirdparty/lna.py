@@ -9,6 +9,7 @@ frames. Checkpoints are unpickled with `weights_only`, so no code from them runs
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import zipfile
@@ -113,6 +114,7 @@ _SUFFIXES = {"foreground": "mapping1", "background": "mapping2", "opacity": "alp
 _LARGEST_WIDTH = 1 << 14
 _LARGEST_DEPTH = 64
 _LARGEST_FREQUENCIES = 24
+_ANY = 1 << 30
 
 
 class _Config:
@@ -144,8 +146,8 @@ class _Config:
             raise InputError(f"{self._path}: {key} is {value!r}, wanted text")
         return value
 
-    def whole(self, key: str, least: int, most: int = 1 << 30) -> int:
-        wanted = f"a whole number, {least} or more"
+    def whole(self, key: str, least: int, most: int = _ANY) -> int:
+        wanted = f"a whole number, {least} " + ("or more" if most == _ANY else f"to {most}")
         value = self._get(key, wanted)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise InputError(f"{self._path}: {key} is {value!r}, wanted {wanted}")
@@ -185,14 +187,15 @@ def _shapes(inputs: int, outputs: int, network: LnaNetwork) -> dict[str, tuple[i
 
 def _load(path: Path) -> dict[str, Any]:
     """The checkpoint's dictionary, read without running code from it."""
+    data = io.BytesIO(path.read_bytes())
     try:
-        states = torch.load(path, map_location="cpu", weights_only=True)
+        states = torch.load(data, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
         raise InputError(
             f"{path}: not a checkpoint of weights alone; it is damaged, or holds objects whose "
             "code would have to run, which is refused"
         ) from err
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as err:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, zipfile.BadZipFile) as err:
         raise InputError(f"{path}: damaged, or not a checkpoint of PyTorch") from err
     if not isinstance(states, dict):
         found = type(states).__name__
