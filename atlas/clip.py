@@ -23,6 +23,7 @@ import numpy as np
 
 from atlas.coords import Size
 from atlas.errors import InputError
+from atlas.png import PNG_SIGNATURE, check_png
 
 FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 CLIP_VERSION = 1
@@ -279,6 +280,8 @@ def _read_picture(path: Path, mode: int) -> np.ndarray:
         data = np.fromfile(path, np.uint8)
     except FileNotFoundError as err:
         raise InputError(f"{path}: not found") from err
+    if data[:8].tobytes() == PNG_SIGNATURE:
+        check_png(path, data.data)
     picture = cv2.imdecode(data, mode) if data.size else None
     if picture is None:
         raise InputError(f"{path}: not a readable picture")
@@ -303,8 +306,10 @@ def write_bytes(path: Path, data: bytes) -> None:
     try:
         temporary.write_bytes(data)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as err:
         temporary.unlink(missing_ok=True)
+        if isinstance(err, OSError) and err.filename is None:
+            err.filename = str(path)  # a full disk: writing, unlike opening, names no file
         raise
 
 

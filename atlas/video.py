@@ -26,6 +26,7 @@ from atlas import ffmpeg
 from atlas.color import to_rgb_filter
 from atlas.coords import Size
 from atlas.errors import InputError
+from atlas.png import PNG_SIGNATURE, check_png
 from atlas.video_writer import VideoWriter
 
 __all__ = ["FrameSource", "VideoInfo", "VideoWriter", "open_source", "probe", "resize_picture"]
@@ -220,6 +221,8 @@ def _read_picture(path: Path, wide: bool) -> np.ndarray:
     """(H, W, 3) RGB, turned upright by its EXIF tag; uint16 where `wide`, else uint8."""
     data = np.fromfile(path, np.uint8)
     mode = cv2.IMREAD_COLOR | (cv2.IMREAD_ANYDEPTH if wide else 0)
+    if data[:8].tobytes() == PNG_SIGNATURE:
+        check_png(path, data.data)
     bgr = cv2.imdecode(data, mode) if data.size else None
     if bgr is None:
         raise InputError(f"{path}: not a readable picture")

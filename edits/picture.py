@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import numpy as np
 
 from atlas.coords import Size
 from atlas.errors import InputError
+from atlas.png import PNG_SIGNATURE, check_png
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _TIFF_PHOTOMETRIC = 262
 _TIFF_SEPARATED = 5  # CMYK
@@ -78,8 +77,8 @@ def read_checked(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({err.strerror})") from err
     if not data:
         raise InputError(f"{path}: the file is empty; wanted a picture")
-    if data.startswith(_PNG_SIGNATURE):
-        _check_png(path, data)
+    if data.startswith(PNG_SIGNATURE):
+        check_png(path, data)
     elif data[:2] == b"\xff\xd8":
         _check_jpeg(path, data)
     elif data[:4] in (b"II*\0", b"MM\0*"):
@@ -91,26 +90,6 @@ def read_checked(path: Path) -> bytes:
     elif data[:4] == b"8BPS":
         raise InputError(f"{path}: is a PSD; export the layer as PNG")
     return data
-
-
-def _check_png(path: Path, data: bytes) -> None:
-    """Walk the chunks (PNG specification, section 5): all there, checksums right, one picture."""
-    at = len(_PNG_SIGNATURE)
-    while True:
-        if at + 12 > len(data):
-            raise InputError(f"{path}: the PNG is cut off; export it again")
-        length, name = struct.unpack(">I4s", data[at : at + 8])
-        end = at + 12 + length
-        if end > len(data):
-            raise InputError(f"{path}: the PNG is cut off; export it again")
-        (checksum,) = struct.unpack(">I", data[end - 4 : end])
-        if zlib.crc32(data[at + 4 : end - 4]) != checksum:
-            raise InputError(f"{path}: the PNG is damaged (bad checksum); export it again")
-        if name == b"acTL":
-            raise InputError(f"{path}: is an animated PNG; wanted a still picture")
-        if name == b"IEND":
-            return
-        at = end
 
 
 def _check_jpeg(path: Path, data: bytes) -> None:

@@ -21,6 +21,7 @@ from atlas.clip import Clip, ClipInfo, LayerInfo, SourceInfo, read_info, write_i
 from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.picture_writer import check_own
+from atlas.png import check_png
 from atlas.video import FrameSource, list_pictures, open_source, resize_picture
 from preprocess.shots import find_shots, thumbnail
 
@@ -241,7 +242,15 @@ def _is_current(out: Path, recipe: str) -> bool:
     except InputError:  # an older version's, or damaged: it is made anew
         return False
     frames = [p for p in out.iterdir() if p.name != "clip.json"]
-    return info.tools.get("frames") == recipe and info.frame_count == len(frames)
+    if info.tools.get("frames") != recipe or info.frame_count != len(frames):
+        return False
+    try:
+        for path in frames:
+            check_png(path, path.read_bytes())
+    except InputError as err:
+        log.warning("frames: %s", err)
+        return False
+    return True
 
 
 def _replace(out: Path, temporary: Path) -> None:
