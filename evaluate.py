@@ -11,25 +11,21 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from atlas.clip import FRAME_SUFFIXES, Clip
+from atlas.command_line import CommandParser
 from atlas.errors import InputError, run_script
-from atlas.evaluation import Measurement, Scores, peak_memory_mb
-from atlas.gauge import spread
 from atlas.mapping import LayerMapping
-from atlas.metrics import CHECKERBOARD_BLUR_PX, CHECKERBOARD_SQUARES
 from atlas.progress import progress
-from atlas.report import REPORT_VERSION, TITLES, Gallery, SideBySide, staged, write_report
-from atlas.run import Run, clip_hash, current_commit, machine_name, open_run
-from atlas.survey import Contender, FirstFrames, Survey, survey
-from atlas.texture import SplatOptions, splat
-from atlas.truth import open_truth
-from edits.recipe import LayerPaint, SkyEdit
-from edits.shared import CheckerPaint, PlacedEdit, place_edit
-from preprocess.fastpath import FastPathMapping, FastPathOptions
+
+if TYPE_CHECKING:
+    from atlas.evaluation import Measurement
+    from atlas.run import Run
+    from atlas.survey import Contender, Survey
+    from edits.shared import PlacedEdit
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +41,7 @@ SKIES = Path(__file__).resolve().parent / "edits" / "skies"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="evaluate.py",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser(prog="python evaluate.py", description=__doc__ or "", epilog=EXAMPLES)
     parser.add_argument("run", type=Path, help="run folder made by train.py, runs/NAME")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for the report (default: RUN/report)"
@@ -78,11 +69,33 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.frames is not None and options.frames < 1:
         raise InputError(f"--frames is {options.frames}, wanted at least 1")
+    check_files(options)
     return options
+
+
+def check_files(options: argparse.Namespace) -> None:
+    """Refuse an edit or a truth that is not there before the minutes that the survey takes."""
+    if options.sky is not None and not Path(options.sky).exists():
+        raise InputError(f"--sky {options.sky}: not found; wanted a picture or a video")
+    if options.truth is not None and not options.truth.is_dir():
+        raise InputError(f"--truth {options.truth}: not found; wanted a folder of baked maps")
+    if options.layer is None:
+        return
+    name, _, path = options.layer.partition("=")
+    if not name or not path:
+        raise InputError(f"--layer is {options.layer!r}, wanted NAME=RGBA.png")
+    if not Path(path).is_file():
+        raise InputError(f"--layer {name}: {path} not found; wanted a picture")
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
+    from atlas.evaluation import Measurement, Scores
+    from atlas.report import staged, write_report
+    from atlas.run import open_run
+    from atlas.survey import survey
+    from atlas.truth import open_truth
+
     start_s = time.monotonic()
     run = open_run(options.run)
     clip = open_clip(run, options.clip)
@@ -107,6 +120,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def open_clip(run: Run, moved_to: Path | None) -> Clip:
     """The clip that the run was fitted to, refused when it is another one."""
+    from atlas.run import clip_hash
+
     folder = moved_to or run.clip_folder
     if not folder.is_dir():
         raise InputError(
@@ -127,6 +142,9 @@ def make_contenders(
     run: Run, clip: Clip, count: int, options: argparse.Namespace
 ) -> list[Contender]:
     """The paths to measure; the first one is the reference that the edit is placed on."""
+    from atlas.survey import Contender, FirstFrames
+    from atlas.texture import SplatOptions, splat
+
     contenders = []
     if not options.fast_only:
         mapping = FirstFrames(run.mapping, count)
@@ -161,6 +179,8 @@ def fast_mapping(run: Run, clip: Clip) -> LayerMapping | None:
     """What needs no fit: matte and camera track under a sky, else the run's base homographies."""
     if SKY_LAYER not in clip.layer_names:
         return run.base
+    from preprocess.fastpath import FastPathMapping, FastPathOptions
+
     options = FastPathOptions(keep_all_mattes=True)  # the clip is gone over several times
     return FastPathMapping(clip.size, options, frame_count=clip.frame_count)
 
@@ -169,14 +189,15 @@ def make_edit(
     options: argparse.Namespace, clip: Clip, reference: Contender, known: Survey
 ) -> tuple[PlacedEdit, dict[str, str | None]]:
     """The edit that every path gets, placed on the reference's canvas, and what to call it."""
+    from edits.recipe import LayerPaint, SkyEdit
+    from edits.shared import place_edit
+
     names = [layer.name for layer in reference.mapping.layers]
     times_s = clip.info.frame_times_s
     reference.mapping.observe(0, clip.frame(0))
     first = reference.mapping.frame(0, clip.size)
     if options.layer is not None:
         name, _, path = options.layer.partition("=")
-        if not name or not path:
-            raise InputError(f"--layer is {options.layer!r}, wanted NAME=RGBA.png")
         placed = place_edit(LayerPaint(layer=name, path=path), reference, first, times_s)
         return placed, {"kind": "paint", "layer": name, "source": path}
     sky = options.sky
@@ -186,16 +207,31 @@ def make_edit(
     if sky is not None:
         placed = place_edit(SkyEdit(source=sky), reference, first, times_s)
         return placed, {"kind": "sky", "layer": SKY_LAYER, "source": sky}
+    return place_squares(reference, clip, known)
+
+
+def place_squares(
+    reference: Contender, clip: Clip, known: Survey
+) -> tuple[PlacedEdit, dict[str, str | None]]:
+    """Coloured squares on the sky, or on the top layer of a clip without one."""
+    from atlas.metrics import CHECKERBOARD_BLUR_PX, CHECKERBOARD_SQUARES
+    from edits.shared import CheckerPaint, PlacedEdit
+
+    names = [layer.name for layer in reference.mapping.layers]
     layer = SKY_LAYER if SKY_LAYER in names else names[0]
     scale = known.texels_per_px[reference.name].get(layer, 1.0)
     scale = scale if scale > 0 else 1.0  # never seen: any size will do
     square = scale * clip.size.width / CHECKERBOARD_SQUARES
     paint = CheckerPaint(square, min(scale * CHECKERBOARD_BLUR_PX, square))
-    return PlacedEdit(layer, paint, times_s), {"kind": "squares", "layer": layer, "source": None}
+    placed = PlacedEdit(layer, paint, clip.info.frame_times_s)
+    return placed, {"kind": "squares", "layer": layer, "source": None}
 
 
 def measure(measurement: Measurement, count: int, folder: Path) -> dict[str, np.ndarray]:
     """Score every frame and write the side-by-side video; returns the sheets."""
+    from atlas.gauge import spread
+    from atlas.report import Gallery, SideBySide
+
     gallery = Gallery(measurement)
     shown = set(spread(count, SHEET_FRAMES))
     video = SideBySide(measurement, folder / "side_by_side.mp4", count)
@@ -212,6 +248,9 @@ def measure(measurement: Measurement, count: int, folder: Path) -> dict[str, np.
 
 def describe(run: Run, clip: Clip, count: int) -> dict[str, Any]:
     """What was measured, on what, by which version."""
+    from atlas.report import REPORT_VERSION
+    from atlas.run import clip_hash, current_commit, machine_name
+
     return {
         "version": REPORT_VERSION,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -240,6 +279,8 @@ def describe(run: Run, clip: Clip, count: int) -> dict[str, Any]:
 
 def costs(run: Run, clip: Clip, measurement: Measurement, evaluate_s: float) -> dict[str, Any]:
     """Times and memory, null where nobody measured them."""
+    from atlas.evaluation import peak_memory_mb
+
     scores = measurement.scores
     edit_s = {name: round(s.edit_seconds, 3) for name, s in scores.items()}
     memory = {"train": run.info.peak_memory_mb, "evaluate": peak_memory_mb()}
@@ -266,6 +307,8 @@ def _total(seconds: dict[str, float], wholes: Sequence[str]) -> float | None:
 
 
 def print_summary(report: dict[str, Any], out: Path) -> None:
+    from atlas.report import TITLES
+
     for name in ("atlas", "fast"):
         scores = report[name]
         if scores["psnr_db"] is None:

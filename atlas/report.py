@@ -172,6 +172,7 @@ def staged(out: Path, last: str = "report.json") -> Iterator[Path]:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; --out wants a folder")
+    made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     stage = out / ".partial"
     shutil.rmtree(stage, ignore_errors=True)
@@ -182,6 +183,8 @@ def staged(out: Path, last: str = "report.json") -> Iterator[Path]:
             path.replace(out / path.name)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+        if made and not any(out.iterdir()):
+            out.rmdir()
 
 
 def write_report(folder: Path, report: dict[str, Any], pictures: dict[str, np.ndarray]) -> None:

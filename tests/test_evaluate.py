@@ -13,7 +13,7 @@ import evaluate
 from atlas.clip import Clip, read_rgb, write_rgb
 from atlas.coords import Size, apply_homography
 from atlas.errors import InputError
-from atlas.evaluation import Mean
+from atlas.evaluation import Mean, Measurement
 from atlas.gauge import Gauge, transfer_texture
 from atlas.mapping import FrameMapping, Layer, LayerMapping
 from atlas.report import report_page, staged
@@ -90,7 +90,7 @@ def world(tmp_path_factory):
 def opened(world, monkeypatch):
     """evaluate.py with the ready run, its base motion as the fast path."""
     folder, run = world
-    monkeypatch.setattr(evaluate, "open_run", lambda path: run)
+    monkeypatch.setattr("atlas.run.open_run", lambda path: run)
     monkeypatch.setattr(evaluate, "fast_mapping", lambda run, clip: run.base)
     return folder
 
@@ -100,7 +100,7 @@ def report_folder(world):
     """The full report of the ready run."""
     folder, run = world
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "open_run", lambda path: run)
+        patch.setattr("atlas.run.open_run", lambda path: run)
         patch.setattr(evaluate, "fast_mapping", lambda run, clip: run.base)
         evaluate.main(
             [str(run.folder), "--sky", str(folder / "sky.png"), "--out", str(folder / "report")]
@@ -216,7 +216,7 @@ def test_squares_are_painted_where_there_is_no_sky(opened, world, monkeypatch, t
             )
 
     renamed = dataclasses.replace(run, mapping=Renamed(run.mapping), base=Renamed(run.base))
-    monkeypatch.setattr(evaluate, "open_run", lambda path: renamed)
+    monkeypatch.setattr("atlas.run.open_run", lambda path: renamed)
     evaluate.main([str(run.folder), "--frames", "3", "--out", str(tmp_path)])
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["edit"] == {"kind": "squares", "layer": "foreground", "source": None}
@@ -227,7 +227,7 @@ def test_squares_are_painted_where_there_is_no_sky(opened, world, monkeypatch, t
 def test_an_interrupted_evaluation_changes_nothing(opened, monkeypatch, tmp_path):
     (tmp_path / "report.json").write_text("earlier")
     calls = []
-    original = evaluate.Measurement.step
+    original = Measurement.step
 
     def step(self, t):
         calls.append(t)
@@ -235,7 +235,7 @@ def test_an_interrupted_evaluation_changes_nothing(opened, monkeypatch, tmp_path
             raise KeyboardInterrupt
         return original(self, t)
 
-    monkeypatch.setattr(evaluate.Measurement, "step", step)
+    monkeypatch.setattr(Measurement, "step", step)
     with pytest.raises(KeyboardInterrupt):
         evaluate.main([str(opened / "run"), "--no-fast", "--out", str(tmp_path)])
     assert calls == [0, 1, 2]
@@ -264,7 +264,8 @@ def test_files_are_moved_with_the_report_last(tmp_path, monkeypatch):
     [
         (["--frames", "0"], "--frames is 0"),
         (["--layer", "sky.png"], r"wanted NAME=RGBA.png"),
-        (["--layer", "sea=x.png"], "no layer called 'sea'"),
+        (["--layer", f"sea={__file__}"], "no layer called 'sea'"),
+        (["--layer", "sky=x.png"], "--layer sky: x.png not found"),
         (["--sky", "no_such.png"], "no_such.png: not found"),
         (["--clip", "nowhere"], "clip folder nowhere is not there; give its place with --clip"),
     ],
@@ -295,7 +296,7 @@ def test_a_clip_of_another_length_is_refused(opened, tmp_path):
 
 def test_without_a_fast_path_its_part_is_null(world, monkeypatch, tmp_path, caplog):
     _, run = world
-    monkeypatch.setattr(evaluate, "open_run", lambda path: run)
+    monkeypatch.setattr("atlas.run.open_run", lambda path: run)
     monkeypatch.setattr(evaluate, "fast_mapping", lambda run, clip: None)
     evaluate.main([str(run.folder), "--frames", "2", "--out", str(tmp_path)])
     assert json.loads((tmp_path / "report.json").read_text())["fast"]["psnr_db"] is None
