@@ -33,7 +33,7 @@ from edits.export_options import add_export_options, check_export
 if TYPE_CHECKING:
     import numpy as np
 
-    from atlas.mapping import LayerMapping
+    from atlas.clip import Clip
     from atlas.run import Run
     from atlas.video import VideoInfo
     from edits.deliver import Job
@@ -47,9 +47,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     about, examples = (__doc__ or "").split("\n\n", 1)
     parser = CommandParser(prog="python edit.py", description=about, epilog=examples)
     add = parser.add_argument
-    add("input", metavar="RUN_OR_VIDEO", type=Path, help="run folder of train.py, clip folder, "
-        "folder of frames, any video that ffmpeg reads, or a results folder of the original "
-        "layered-neural-atlases program")  # fmt: skip
+    add("input", metavar="RUN_OR_VIDEO", type=Path, nargs="?", help="run folder of train.py, clip "
+        "folder, folder of frames, any video that ffmpeg reads, or a results folder of the "
+        "original layered-neural-atlases program")  # fmt: skip
     add("recipe", metavar="RECIPE.yaml", type=Path, nargs="?", help="edits to make, as a file")
     add("--out", metavar="FILE", type=Path, help="result: .mp4 .mov .mkv .webm, or a name without "
         "a suffix for a folder of PNGs; previews and contact sheets: .png .jpg")  # fmt: skip
@@ -58,8 +58,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = how.add_argument
     add("--fast", action="store_true", help="use the fast path (sky matte and camera track, no "
         "training) also for a run folder; a video always takes it")  # fmt: skip
+    add("--size", metavar="WxH", help="stretch a video's frames to this size first")
     add("--source", metavar="FILE", type=Path, help="where the video that a run was made from lies "
         "now, if it has moved")  # fmt: skip
+    add("--clip", metavar="DIR", type=Path, help="where the clip folder that a run was fitted to "
+        "lies now, if it has moved")  # fmt: skip
     add("--data", metavar="DIR", type=Path, help="models of the original layered-neural-atlases "
         "program: the folder of frames they were trained on")  # fmt: skip
     add("--compose", choices=("exact", "lna"), default="exact", help="exact: original pixels "
@@ -79,7 +82,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def read_recipe(args: argparse.Namespace) -> Recipe:
     """All edits that the command line asks for; there must be one, and its files."""
     recipe = read_edits(args)
-    if not recipe.edits and not args.frame_edit and args.preview is None:
+    looks = recipe.look is not None and recipe.look.active
+    if not (recipe.edits or looks) and not args.frame_edit and args.preview is None:
         raise InputError(
             "nothing to change: give --sky FILE, --layer NAME=RGBA.png, --frame N=PICTURE, --text, "
             "--pin, --remove, --filter or a recipe (RECIPE.yaml)"
@@ -111,20 +115,30 @@ def read_frame_edit(args: argparse.Namespace) -> FrameEdit | None:
 
 
 def check_output(args: argparse.Namespace, recipe: Recipe, footage: Footage) -> None:
-    """Refuse an output that is one of the inputs, or that cannot be written, before any work."""
-    out = args.out.resolve()
+    """Refuse an output that is or holds an input, or that cannot be written, before any work."""
     inputs = [args.input, footage.source.info.path, *recipe.files()]
     inputs += [args.recipe] if args.recipe else []
     inputs += [frame_edit.path] if (frame_edit := read_frame_edit(args)) else []
-    for path in inputs:
-        if Path(path).resolve() == out:
-            raise InputError(f"{args.out}: is an input of this edit; name another file for --out")
-    for written in filter(None, (args.out, args.save_recipe)):
-        folder = next(p for p in written.resolve().parents if p.exists())
+    for option, written in (("--out", args.out), ("--save-recipe", args.save_recipe)):
+        if written is None:
+            continue
+        place = written.resolve()
+        for path in (Path(p).resolve() for p in inputs):
+            if path == place:
+                raise InputError(
+                    f"{written}: is an input of this edit; name another file for {option}"
+                )
+            if path.is_relative_to(place):
+                raise InputError(
+                    f"{written}: holds the input {path}; name another place for {option}"
+                )
+        folder = next(p for p in (*place.parents, place) if p.exists())
         if not folder.is_dir():
             raise InputError(f"{written}: {folder} is a file; wanted a folder")
         if not os.access(folder, os.W_OK):
             raise InputError(f"{written}: the folder {folder} is read-only; name another place")
+    if args.save_recipe is not None and args.save_recipe.is_dir():
+        raise InputError(f"{args.save_recipe}: is a folder; wanted a file name for --save-recipe")
     from edits.deliver import make_writer
     from edits.session import delivery_of
 
@@ -134,22 +148,47 @@ def check_output(args: argparse.Namespace, recipe: Recipe, footage: Footage) -> 
 def find_footage(args: argparse.Namespace) -> Footage:
     """The frames to edit, at the source's own resolution."""
     from atlas.clip import Clip
-    from atlas.run import is_run, read_run_info
+    from atlas.run import is_run
     from atlas.video import open_source
     from edits.footage import Footage, open_footage
+    from edits.resized import ResizedSource, parse_size
     from thirdparty.lna import is_lna_model
 
     if is_lna_model(args.input) or args.data is not None:
         return find_model_footage(args)
     if is_run(args.input):
-        return open_footage(Clip(read_run_info(args.input).clip_folder), args.source)
+        return open_footage(find_clip(args), args.source)
+    if args.clip is not None:
+        raise InputError("--clip is for run folders; give the clip folder itself instead")
     if args.source is not None:
         raise InputError("--source is for run folders; give the video itself instead")
     if (args.input / "clip.json").is_file():
         return open_footage(Clip(args.input))
     if not args.input.exists():
         raise InputError(f"{args.input}: not found; wanted a run folder or a video")
-    return Footage(open_source(args.input))
+    if (args.input / "checkpoint.safetensors").is_file():
+        raise InputError(f"{args.input}: a run folder without its run.json; train it again")
+    source = open_source(args.input)
+    return Footage(ResizedSource(source, parse_size(args.size)) if args.size else source)
+
+
+def find_clip(args: argparse.Namespace) -> Clip:
+    """The clip folder that a run was fitted to."""
+    from atlas.clip import Clip
+    from atlas.run import read_run_info
+
+    info = read_run_info(args.input)
+    folder = args.clip or Path(info.clip_folder)
+    if not folder.is_dir():
+        raise InputError(
+            f"{args.input}: its clip folder {folder} is not there; give its place with --clip DIR"
+        )
+    clip = Clip(folder)
+    if clip.frame_count != info.frame_count:
+        raise InputError(
+            f"{folder}: has {clip.frame_count} frames, the run was fitted to {info.frame_count}"
+        )
+    return clip
 
 
 def find_model_footage(args: argparse.Namespace) -> Footage:
@@ -183,6 +222,7 @@ def open_job(args: argparse.Namespace, footage: Footage) -> Job:
     info = footage.source.info
     times = {"times_s": info.frame_times_s, "fps": float(info.fps)}
     times["read_frame"] = lru_cache(maxsize=2)(footage.source.frame)
+    times["sky_matte"] = matte_of_photo
     model = is_lna_model(args.input)
     if (model or is_run(args.input)) and not args.fast:
         run = open_model(args) if model else open_run(args.input)
@@ -194,10 +234,19 @@ def open_job(args: argparse.Namespace, footage: Footage) -> Job:
         raise InputError(f"{args.input}: --compose lna needs a run or model folder, not a video")
     from preprocess.fastpath import FastPathMapping
 
-    def fresh_mapping() -> LayerMapping:
+    def fresh_mapping() -> FastPathMapping:
         return FastPathMapping(info.size, frame_count=info.frame_count)
 
-    return Job(footage, fresh_mapping(), RenderContext(fresh_mapping=fresh_mapping, **times))
+    mapping = fresh_mapping()
+    context = RenderContext(fresh_mapping=fresh_mapping, focal=mapping.focal_px, **times)
+    return Job(footage, mapping, context)
+
+
+def matte_of_photo(rgb: np.ndarray) -> np.ndarray:
+    """(H, W) float32, 1 = sky, of one picture."""
+    from preprocess.sky.matte import open_matter
+
+    return open_matter().matte(rgb)
 
 
 def open_model(args: argparse.Namespace) -> Run:
@@ -253,8 +302,25 @@ def hand_over(args: argparse.Namespace) -> None:
     print(run_export(args, open_job(args, find_footage(args)), recipe))
 
 
+def use_skyar(args: argparse.Namespace) -> None:
+    """Take what is edited, its size and the output from a configuration of SkyAR."""
+    from edits.skyar import read_skyar
+
+    if args.recipe is not None or args.input is not None:
+        raise InputError("--skyar names its video itself; leave RUN_OR_VIDEO and RECIPE out")
+    job = read_skyar(args.skyar)
+    args.input, args.size = job.source, f"{job.size.width}x{job.size.height}"
+    args.out = args.out or job.out
+    if job.note:
+        print(job.note)
+
+
 def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
+    if args.skyar is not None:
+        use_skyar(args)
+    if args.input is None:
+        raise InputError("RUN_OR_VIDEO is missing; see python edit.py --help")
     if args.history:
         from edits.session import show_history
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atlas.clip import Clip, SourceInfo
+from atlas.errors import InputError
 from atlas.video import FrameSource, open_source
 from edits.recipe import file_sha256
 
@@ -38,6 +39,8 @@ def open_footage(clip: Clip, moved_to: Path | None = None) -> Footage:
     reason = _why_not(path, recorded)
     if reason is None:
         return Footage(open_source(path), recorded.first_frame if recorded else 0)
+    if moved_to is not None:
+        raise InputError(f"--source {path}: {reason}")
     log.warning(
         "%s: %s; editing the clip folder's own frames instead (%s, no sound); --source FILE says "
         "where the source lies now",
@@ -51,7 +54,7 @@ def open_footage(clip: Clip, moved_to: Path | None = None) -> Footage:
 def _why_not(path: Path, recorded: SourceInfo | None) -> str | None:
     """Why `path` is not the source on record; None when it is."""
     if not path.exists():
-        return "the clip's source is no longer there"
+        return "not found; the clip's source is no longer there"
     if recorded is None:
         return None
     if recorded.sha256 is not None and file_sha256(path) != recorded.sha256:
