@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from atlas.errors import InputError
-from edits.look_options import add_look_options, with_look
 from edits.recipe import (
-    Edit,
     FilterAtlas,
     FramePaint,
     Insert,
     LayerPaint,
     Recipe,
     RemoveLayer,
-    SkyEdit,
     read_recipe,
 )
+from edits.sky_options import add_sky_options, with_sky
+from edits.skyar import read_skyar
 
 Made = TypeVar("Made")
 _PIN = re.compile(r"(?P<layer>[^@=]+)@(?P<frame>\d+):(?P<points>[^=]+)=(?P<what>.+)", re.DOTALL)
@@ -29,10 +27,11 @@ _PIN_FORM = "LAYER@FRAME:x,y x,y x,y x,y"
 
 def add_edit_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what to change."""
-    what = parser.add_argument_group("what to change (after the recipe's edits, if both are given)")
+    add_sky_options(parser)
+    what = parser.add_argument_group(
+        "what else to change (after the recipe's edits, if both are given)"
+    )
     add = what.add_argument
-    add("--sky", metavar="FILE", type=Path, help="picture, video or .hdr panorama as the new sky; "
-        "a PNG with alpha and the atlas's aspect is painted on the sky atlas as it is")  # fmt: skip
     add("--filter", metavar='"NAME=COMMAND"', action="append", default=[], help="put layer NAME's "
         "atlas through a program for still pictures: COMMAND with {in} and {out} for two PNGs; "
         "may be repeated")  # fmt: skip
@@ -53,16 +52,10 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
         "the layers below know of the scene appears; may be repeated")  # fmt: skip
     add("--blend", default="normal", help="blend mode of every --layer, --pin and --text: normal, "
         "multiply, screen, overlay, 'soft light', add (default: normal)")  # fmt: skip
-    add("--sky-scale", metavar="S", type=float, default=1.0, help="size of the sky relative to one "
-        "that just covers (default: 1)")  # fmt: skip
-    add("--sky-yaw", metavar="DEG", type=float, default=0.0, help="turn the view to the right")
-    add("--sky-pitch", metavar="DEG", type=float, help="panoramas: tilt of the view upwards")
-    add("--flip", action="store_true", help="mirror the sky")
     add("--keep-grain", metavar="SHARE", type=float, help="put back this share of the film grain "
         "of what was replaced, 0 to 1 (default: 0)")  # fmt: skip
     add("--allow-commands", action="store_true", help="let a recipe file start the programs that "
         "it names (kind: filter)")  # fmt: skip
-    add_look_options(parser)
 
 
 def add_view_options(parser: argparse.ArgumentParser) -> None:
@@ -82,13 +75,16 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
 def read_edits(args: argparse.Namespace) -> Recipe:
     """The recipe file's edits, then those of the options, in the order of the help text."""
     recipe = read_recipe(args.recipe) if args.recipe else Recipe()
+    if args.skyar is not None:
+        recipe = read_skyar(args.skyar).recipe
     for edit in recipe.edits:
         if isinstance(edit, FilterAtlas) and not args.allow_commands:
             raise InputError(
                 f"{args.recipe}: would run the command {edit.command!r}; give --allow-commands "
                 f"if you trust it"
             )
-    edits = [*recipe.edits, *_sky(args)]
+    recipe = with_sky(args, recipe)
+    edits = [*recipe.edits]
     for given in args.filter:
         name, command = _split(given, "--filter", "NAME=COMMAND with {in} and {out}")
         edits.append(_made("--filter", FilterAtlas, layer=name, command=command))
@@ -100,8 +96,7 @@ def read_edits(args: argparse.Namespace) -> Recipe:
     edits += [_insert(given, "--text", args) for given in args.text]
     edits += [RemoveLayer(layer=name) for name in args.remove]
     grain = recipe.keep_grain if args.keep_grain is None else args.keep_grain
-    made = Recipe(edits=tuple(edits), keep_grain=grain, look=recipe.look)
-    return with_look(args, made, has_sky=bool(args.sky))
+    return Recipe(edits=tuple(edits), keep_grain=grain, look=recipe.look)
 
 
 def choose_output(args: argparse.Namespace) -> None:
@@ -119,15 +114,6 @@ def choose_output(args: argparse.Namespace) -> None:
     picture = args.out.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
     if (args.preview is not None or args.contact_sheet) and not picture:
         raise InputError(f"{args.out}: wanted a picture, .png or .jpg")
-
-
-def _sky(args: argparse.Namespace) -> Iterator[Edit]:
-    if args.sky:
-        more = {} if args.sky_pitch is None else {"pitch_deg": args.sky_pitch}
-        turned = {"scale": args.sky_scale, "yaw_deg": args.sky_yaw, "flip": args.flip, **more}
-        yield _made("--sky", SkyEdit, source=str(args.sky), **turned)
-    elif args.sky_scale != 1 or args.sky_yaw != 0 or args.sky_pitch is not None or args.flip:
-        raise InputError("--sky-scale, --sky-yaw, --sky-pitch and --flip need --sky FILE")
 
 
 def _frame_paint(given: str) -> FramePaint:
