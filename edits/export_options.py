@@ -39,7 +39,8 @@ def check_export(args: argparse.Namespace) -> bool:
     if args.export and args.export_atlas is not None:
         raise InputError("--export and --export-atlas are two jobs; give one of them")
     for name in _ELSEWHERE:
-        if getattr(args, name) not in (None, False):
+        given = getattr(args, name)
+        if given is not None and given is not False:  # --preview 0 is given
             raise InputError(f"{option} does not go with --{name.replace('_', '-')}; leave it out")
     if args.compose != "exact":
         raise InputError(f"{option} hands over the exact composition; leave out --compose")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atlas.coords import Size
+from edits.blend_expressions import painted_over
 from edits.handover import FRAME, PLATE, RESULT, HandOver, HandOverLayer
 
 _FORMATS = {"exr": "OpenEXRFormat", "png": "PNGFormat", "tif": "TiffFormat"}
@@ -25,8 +26,8 @@ _LOW = "max(({c}1-1+r3)/max(r3,0.000001),0)"
 _HIGH = "min({c}1/max(r3,0.000001),1)"
 OWN = f"min(max({{c}}2,{_LOW}),max({_HIGH},{_LOW}))"
 """Image1 the plate, Image2 the atlas as seen, Image3 the share."""
-ADDED = "{c}1+a3*({c}2-a2*{c}3)"
-"""Image1 the picture so far, Image2 the paint, premultiplied, Image3 the own colour and share."""
+ADDED = "{c}1+a3*({c}2-{c}3)"
+"""Image1 the picture so far, Image2 the painted colour, Image3 the own colour; alpha = share."""
 
 
 def fusion_script(handover: HandOver) -> str:
@@ -148,13 +149,8 @@ def _file(pattern: str, frame: int) -> str:
 def _layer(comp: _Comp, layer: HandOverLayer, running: str) -> str:
     node, frame = layer.node, comp.handover.frame
     stmap = comp.loader(f"STMap_{node}", layer.stmap)
-    paint = comp.float32(f"PaintFloat_{node}", comp.loader(f"Paint_{node}", layer.paint_file))
-    paint = comp.custom(f"PaintPremult_{node}", (paint,), "{c}1*a1", "a1")
-    paint = comp.warp(f"PaintWarp_{node}", stmap, paint, (frame, layer.paint, "b"))
     share = comp.float32(f"Share_{node}", comp.loader(f"Matte_{node}", layer.matte))
     shading = comp.loader(f"Shading_{node}", layer.shading) if layer.has_shading else None
-    if shading is not None:
-        paint = comp.custom(f"PaintShaded_{node}", (paint, shading), "min({c}1*{c}2,a1)", "a1")
     images, rule = ("PlateFloat", share), "{c}1"
     if layer.has_atlas:
         atlas = comp.float32(f"AtlasFloat_{node}", comp.loader(f"Atlas_{node}", layer.atlas_file))
@@ -162,11 +158,22 @@ def _layer(comp: _Comp, layer: HandOverLayer, running: str) -> str:
         if shading is not None:
             atlas = comp.custom(f"AtlasShaded_{node}", (atlas, shading), "{c}1*{c}2", "1")
         images, rule = ("PlateFloat", atlas, share), OWN
-    own = comp.custom(f"Own_{node}", images, rule, f"r{len(images)}")
+    own = painted = comp.custom(f"Own_{node}", images, rule, f"r{len(images)}")
+    for i, paint in enumerate(layer.paints):
+        name = ("" if i == 0 else str(i + 1)) + f"_{node}"
+        picture = comp.loader(f"Paint{name}", layer.paint_files[i])
+        picture = comp.float32(f"PaintFloat{name}", picture)
+        picture = comp.custom(f"PaintPremult{name}", (picture,), "{c}1*a1", "a1")
+        picture = comp.warp(f"PaintWarp{name}", stmap, picture, (frame, paint.size, "b"))
+        if shading is not None:
+            pair = (picture, shading)
+            picture = comp.custom(f"PaintShaded{name}", pair, "min({c}1*{c}2,a1)", "a1")
+        rule = painted_over(paint.blend, "{c}1", "{c}2", "a2")
+        painted = comp.custom(f"Painted{name}", (painted, picture), rule, "a1")
     inverse = comp.loader(f"Inverse_{node}", layer.inverse)
     seen = comp.warp(f"Seen_{node}", inverse, "PlateFloat", (layer.canvas, frame, "d"))
     comp.custom(f"Unwrapped_{node}", (seen, inverse), "{c}1*a2", "a2")
-    return comp.custom(f"With_{node}", (running, paint, own), ADDED, "a1")
+    return comp.custom(f"With_{node}", (running, painted, own), ADDED, "a1")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ matte/<layer>/<layer>.00000.png     16 bit grey: share of the pixel that shows t
 inverse/<layer>/<layer>.00000.exr   32 bit, atlas's size: R = s, G = t of the frame, A = share
 shading/<layer>/<layer>.00000.exr   16 bit: gain of the layer's colours (runs with shading)
 atlas/<layer>.tif                   16 bit RGB;  atlas/<layer>_coverage.png, 16 bit grey
-paint/<layer>.png                   16 bit RGBA, straight: what to lay on the atlas
+paint/<layer>.png                   16 bit RGBA, straight: what to lay on the atlas; paint in other
+                                        blend modes in <layer>_2.png and so on
 rebuild.nk, rebuild.comp            Nuke and Fusion scripts that rebuild the edit
 """
 
@@ -27,17 +28,25 @@ RESULT = f"result/result.{FRAME}.png"
 PLATE = f"plate/plate.{FRAME}.png"
 
 
+@dataclass(frozen=True)
+class HandOverPaint:
+    """One paint file: its size, and the blend mode in which it goes on (`edits.blend`)."""
+
+    size: Size
+    blend: str = "normal"
+
+
 @dataclass(frozen=True, kw_only=True)
 class HandOverLayer:
     """One layer of a hand-over.
 
-    canvas, paint: sizes of the atlas and of the paint file. has_atlas: whether what the layer
-    looked like is known. has_shading: whether its light is.
+    canvas: size of the atlas. paints: the paint files, in order of application. has_atlas: whether
+    what the layer looked like is known. has_shading: whether its light is.
     """
 
     name: str
     canvas: Size
-    paint: Size
+    paints: tuple[HandOverPaint, ...]
     has_atlas: bool = True
     has_shading: bool = False
 
@@ -71,8 +80,10 @@ class HandOverLayer:
         return f"atlas/{self.name}_coverage.png"
 
     @property
-    def paint_file(self) -> str:
-        return f"paint/{self.name}.png"
+    def paint_files(self) -> tuple[str, ...]:
+        """In order of application; the first is named like the layer."""
+        more = (f"paint/{self.name}_{n}.png" for n in range(2, len(self.paints) + 1))
+        return f"paint/{self.name}.png", *more
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ puts it there again. Colours stay display-encoded (`raw true`): that is where pa
 Per layer, as `edits.composite` has it, with S the share of the pixel that shows the layer:
 
     own   = the atlas's colour there, kept where (plate - S own) is in range
-    plate + sum over layers of S (paint - paint_alpha own)
+    plate + sum over layers of S (own, painted over - own)
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from atlas.coords import Size
+from edits.blend_expressions import painted_over
 from edits.handover import PLATE, RESULT, HandOver, HandOverLayer
 
 COLUMN, ROW = 130, 90
@@ -24,8 +25,8 @@ _LOW = "max((B{c}-1+Ba)/max(Ba,0.000001),0)"
 _HIGH = "min(B{c}/max(Ba,0.000001),1)"
 OWN = f"min(max(A{{c}},{_LOW}),max({_HIGH},{_LOW}))"
 """The layer's own colour (`edits.unmix.own_color`): A is the atlas, B the plate with alpha = S."""
-DELTA = "Ba*(A{c}-Aa*B{c})"
-"""What the paint changes: A is the paint, premultiplied, B the own colour with alpha = S."""
+DELTA = "Ba*(A{c}-B{c})"
+"""What the paint changes: A is the painted colour, B the own colour with alpha = S."""
 SHADED_PAINT = "min(A{c}*B{c},Ba)"
 SHADED_ATLAS = "A{c}*B{c}"
 
@@ -121,37 +122,62 @@ def _layer(
     script.node("BackdropNode", f"Layer_{node}", [], (x - 1, -1), title)
     frames, canvas = _sequence(handover, handover.frame), _sequence(handover, layer.canvas)
     stmap = script.read(f"STMap_{node}", layer.stmap, (x + 2, 0), frames)
-    paint = script.read(f"Paint_{node}", layer.paint_file, (x, 0), _still(layer.paint))
-    paint = script.node("Premult", f"PaintPremult_{node}", [paint], (x, 1), {})
-    paint = script.node("BlackOutside", f"PaintEdge_{node}", [paint], (x, 2), {})
-    warp = {"channels": "rgba", "uv": "rgb"}
-    paint = script.node("STMap", f"PaintWarp_{node}", [paint, stmap], (x, 3), warp)
     matte = script.read(f"Matte_{node}", layer.matte, (x + 3, 0), frames)
     copy = {"from0": "rgba.red", "to0": "rgba.alpha"}
     own = script.node("Copy", f"PlateShare_{node}", ["Plate", matte], (x + 3, 4), copy)
     shading = None
     if layer.has_shading:
         shading = script.read(f"Shading_{node}", layer.shading, (x + 4, 0), frames)
-        pair = (paint, shading)
-        paint = _merge(script, f"PaintShaded_{node}", pair, (x, 4), SHADED_PAINT, "Ba")
     if layer.has_atlas:
         still = _still(layer.canvas)
         atlas = script.read(f"Atlas_{node}", layer.atlas_file, (x + 1, 0), still)
-        atlas = script.node("STMap", f"AtlasWarp_{node}", [atlas, stmap], (x + 1, 3), warp)
+        atlas = script.node("STMap", f"AtlasWarp_{node}", [atlas, stmap], (x + 1, 3), _WARP)
         if shading is not None:
             pair = (atlas, shading)
             atlas = _merge(script, f"AtlasShaded_{node}", pair, (x + 1, 4), SHADED_ATLAS, "1")
         own = _merge(script, f"Own_{node}", (own, atlas), (x + 2, 5), OWN, "Ba")
-    delta = _merge(script, f"Change_{node}", (own, paint), (x + 1, 6), DELTA, "0")
+    painted = own
+    for i, paint in enumerate(layer.paints):
+        warped = _warped_paint(script, layer, i, (stmap, shading), (x, 2 * i))
+        rule = painted_over(paint.blend, "B{c}", "A{c}", "Aa")
+        name = f"Painted{_number(i)}_{node}"
+        painted = _merge(script, name, (painted, warped), (x + 2, 6 + i), rule, "Ba")
+    delta = _merge(script, f"Change_{node}", (own, painted), (x + 1, 7), DELTA, "0")
     inverse = script.read(f"Inverse_{node}", layer.inverse, (x + 5, 0), canvas)
-    seen = script.node("STMap", f"Seen_{node}", ["Plate", inverse], (x + 5, 3), warp)
+    seen = script.node("STMap", f"Seen_{node}", ["Plate", inverse], (x + 5, 3), _WARP)
     seen = script.node("Copy", f"SeenAlpha_{node}", [seen, inverse], (x + 5, 4), dict(_ALPHA))
     script.node("Premult", f"Unwrapped_{node}", [seen], (x + 5, 5), {})
     plus = {"operation": "plus"}
     return script.node("Merge2", f"With_{node}", [running, delta], (x, 7), plus)
 
 
+def _warped_paint(
+    script: _Script,
+    layer: HandOverLayer,
+    index: int,
+    maps: tuple[str, str | None],
+    place: tuple[int, int],
+) -> str:
+    """Nodes of one paint file, seen in the frame, premultiplied; maps: ST map, shading."""
+    (x, y), node = place, f"{_number(index)}_{layer.node}"
+    stmap, shading = maps
+    still = _still(layer.paints[index].size)
+    paint = script.read(f"Paint{node}", layer.paint_files[index], (x, y), still)
+    paint = script.node("Premult", f"PaintPremult{node}", [paint], (x, y + 1), {})
+    paint = script.node("BlackOutside", f"PaintEdge{node}", [paint], (x, y + 2), {})
+    paint = script.node("STMap", f"PaintWarp{node}", [paint, stmap], (x, y + 3), _WARP)
+    if shading is None:
+        return paint
+    return _merge(script, f"PaintShaded{node}", (paint, shading), (x, y + 4), SHADED_PAINT, "Ba")
+
+
+def _number(index: int) -> str:
+    """What goes into the names of a layer's second and later paint."""
+    return "" if index == 0 else str(index + 1)
+
+
 _ALPHA = {"from0": "rgba.alpha", "to0": "rgba.alpha"}
+_WARP = {"channels": "rgba", "uv": "rgb"}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -26,8 +26,9 @@ from atlas.mapping import FrameMapping, LayerMapping
 from atlas.texture import sample
 from edits.apply import RenderContext
 from edits.exr import require_openexr, write_exr
+from edits.flatten import FlatPaint
 from edits.fusion_script import fusion_script
-from edits.handover import PLATE, RESULT, HandOver, HandOverLayer, check_new_folder
+from edits.handover import PLATE, RESULT, HandOver, HandOverLayer, HandOverPaint, check_new_folder
 from edits.inverse import invert_uv
 from edits.nuke_script import nuke_script
 
@@ -48,7 +49,8 @@ inverse/LAYER    the same from atlas to frame: R = s, G = t in the frame, A = ho
 shading/LAYER    factor on the layer's colours in that frame (where the run has it).
 atlas/LAYER      what the layer looks like; LAYER_coverage: what of it any frame has seen.
 
-result = plate + sum over layers of share * (paint - paint alpha * own colour)
+result = plate + sum over layers of share * (own colour, painted over - own colour)
+paint/LAYER.png goes on first, then LAYER_2.png and so on, in the modes that handover.json gives.
 """
 
 
@@ -70,13 +72,13 @@ class ExportOptions:
     """How much is handed over.
 
     first, last: source frames, both included; None for all that the mapping covers.
-    paints: by layer name, (h, w, 4) float32 straight RGBA in [0, 1], of any size with the atlas's
-        aspect; layers without one get an empty picture of the atlas's size to paint on.
+    paints: by layer name, pictures edge to edge on the atlas, of any size, in order of
+        application; layers without any get an empty one of the atlas's size to paint on.
     """
 
     first: int | None = None
     last: int | None = None
-    paints: Mapping[str, np.ndarray] = field(default_factory=dict)
+    paints: Mapping[str, Sequence[FlatPaint]] = field(default_factory=dict)
 
 
 def export_stmaps(
@@ -132,12 +134,13 @@ def _describe_layers(source: ExportSource, options: ExportOptions) -> tuple[Hand
         source.mapping.layer_index(name)
     layers = []
     for layer in source.mapping.layers:
-        paint = options.paints.get(layer.name)
+        paints = options.paints.get(layer.name, ())
+        described = tuple(HandOverPaint(Size(*p.rgba.shape[:2]), p.blend) for p in paints)
         layers.append(
             HandOverLayer(
                 name=layer.name,
                 canvas=layer.canvas,
-                paint=layer.canvas if paint is None else Size(*paint.shape[:2]),
+                paints=described or (HandOverPaint(layer.canvas),),
                 has_atlas=source.context.textures is not None,
                 has_shading=source.context.shading is not None,
             )
@@ -185,7 +188,7 @@ def _write_frames(
 
 def _patterns(layer: HandOverLayer) -> list[str]:
     more = [layer.shading] if layer.has_shading else []
-    return [layer.stmap, layer.matte, layer.inverse, layer.paint_file, layer.atlas_file, *more]
+    return [layer.stmap, layer.matte, layer.inverse, layer.atlas_file, *layer.paint_files, *more]
 
 
 @dataclass(frozen=True)
@@ -238,12 +241,14 @@ def _write_stills(
     folder: Path,
     source: ExportSource,
     layers: tuple[HandOverLayer, ...],
-    paints: Mapping[str, np.ndarray],
+    paints: Mapping[str, Sequence[FlatPaint]],
 ) -> None:
     textures = source.context.textures or [None] * len(layers)
     for layer, texture in zip(layers, textures, strict=True):
-        empty = np.zeros((layer.canvas.height, layer.canvas.width, 4), np.float32)
-        write_rgb(folder / layer.paint_file, _levels16(paints.get(layer.name, empty)))
+        empty = FlatPaint(np.zeros((layer.canvas.height, layer.canvas.width, 4), np.float32))
+        pictures = paints.get(layer.name) or [empty]
+        for file, paint in zip(layer.paint_files, pictures, strict=True):
+            write_rgb(folder / file, _levels16(paint.rgba))
         if texture is not None:
             write_rgb(folder / layer.atlas_file, _levels16(texture.rgb))
             write_rgb(folder / layer.coverage_file, _levels16(texture.coverage))

@@ -93,7 +93,7 @@ def run_nuke(nodes: dict[str, NukeNode], folder: Path, frame: int, wanted: str) 
 
 
 def _evaluated(expressions: list[str], names: dict) -> np.ndarray:
-    names = {**names, "min": np.minimum, "max": np.maximum, "floor": np.floor}
+    names = {**names, "min": np.minimum, "max": np.maximum, "floor": np.floor, "sqrt": np.sqrt}
     shape = next(v.shape for v in names.values() if isinstance(v, np.ndarray))
     planes = [eval(e, {"__builtins__": {}}, names) for e in expressions]
     return np.stack([np.broadcast_to(p, shape) for p in planes], axis=-1).astype(np.float64)
