@@ -22,9 +22,9 @@ class Look:
     halo, made from the original frame; of the fields below it heeds recolor, light_factor,
     auto_light, halo (1 = SkyAR's, 0 = none), rain and snow."""
     recolor: float = 0.0
-    """Share of the sky's change of colour that the scene follows; [0, 1]."""
+    """Share of the sky's change of colour that the scene follows; [0, 2], skyar: recoloring factor."""
     relight: float = 0.0
-    """Share of the sky's change of brightness that the scene follows; [0, 1]."""
+    """Share of the sky's change of brightness that the scene follows; [0, 2]."""
     light_factor: float = 1.0
     """skyar: factor on the scene's brightness; [0, 4]."""
     auto_light: bool = False
@@ -56,7 +56,7 @@ class Look:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("recolor", 0, 1), ("relight", 0, 1), ("light_factor", 0, 4), ("exposure_ev", -6, 3),
+            ("recolor", 0, 2), ("relight", 0, 2), ("light_factor", 0, 4), ("exposure_ev", -6, 3),
             ("saturation", 0, 2), ("smooth_s", 0, 60), ("halo", 0, 1), ("haze", 0, 1),
             ("haze_height", 0.001, 2), ("sun_glow", 0, 1), ("rain", 0, 1), ("snow", 0, 1),
             ("wind_deg", -60, 60), ("weather_seed", 0, 2**31 - 1),
