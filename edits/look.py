@@ -22,7 +22,8 @@ class Look:
     halo, made from the original frame; of the fields below it heeds recolor, light_factor,
     auto_light, halo (1 = SkyAR's, 0 = none), rain and snow."""
     recolor: float = 0.0
-    """Share of the sky's change of colour that the scene follows; [0, 2], skyar: recoloring factor."""
+    """Share of the sky's change of colour that the scene follows; [0, 2]. skyar: its
+    recoloring factor."""
     relight: float = 0.0
     """Share of the sky's change of brightness that the scene follows; [0, 2]."""
     light_factor: float = 1.0

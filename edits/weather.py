@@ -48,17 +48,19 @@ class _Depth:
 
 
 RAIN = (
-    _Depth(1500, 1.1, 0.0008, 0.30, 0.0006, 1.00),
-    _Depth(650, 1.7, 0.0011, 0.42, 0.0006, 1.05),
-    _Depth(220, 2.6, 0.0016, 0.50, 0.0010, 1.12),
-    _Depth(36, 4.2, 0.0030, 0.36, 0.0028, 1.30),
+    _Depth(1700, 1.2, 0.0007, 0.30, 0.0005, 1.00),
+    _Depth(700, 1.9, 0.0009, 0.38, 0.0006, 1.05),
+    _Depth(180, 2.8, 0.0013, 0.42, 0.0009, 1.12),
+    _Depth(16, 4.4, 0.0024, 0.26, 0.0022, 1.30),
 )
 SNOW = (
-    _Depth(1500, 0.045, 0.0016, 0.60, 0.0006, 1.00),
-    _Depth(620, 0.075, 0.0028, 0.78, 0.0008, 1.05),
-    _Depth(170, 0.13, 0.0052, 0.85, 0.0016, 1.12),
-    _Depth(22, 0.24, 0.0120, 0.70, 0.0050, 1.30),
+    _Depth(1500, 0.045, 0.0015, 0.50, 0.0006, 1.00),
+    _Depth(520, 0.075, 0.0026, 0.70, 0.0008, 1.05),
+    _Depth(120, 0.13, 0.0050, 0.80, 0.0016, 1.12),
+    _Depth(12, 0.24, 0.0120, 0.60, 0.0050, 1.30),
 )
+_MARGIN = 0.06
+"""Particles live this far beyond the picture, share of its diagonal: none appears in sight."""
 _SNOW_SWAY = 0.008
 _SNOW_WIND = 0.6
 
@@ -141,7 +143,7 @@ def _places(
     """(N,) x and y in pixels; what leaves on one side comes in on the other, out of sight."""
     height, width = size
     time_s, travel = at
-    margin = 0.25 * np.hypot(height, width)
+    margin = _MARGIN * np.hypot(height, width)
     wide, high = width + 2 * margin, height + 2 * margin
     x = particles.x * wide + velocity[0] * time_s - parallax * travel[0]
     y = particles.y * high + velocity[1] * time_s - parallax * travel[1]
