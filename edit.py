@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -105,7 +106,7 @@ def read_frame_edit(args: argparse.Namespace) -> FrameEdit | None:
     if args.frame_edit is None:
         return None
     if args.compose != "lna":
-        raise InputError("--frame-edit needs --compose lna")
+        raise InputError("--frame-edit needs --compose lna; --frame N=PICTURE is the better way")
     number, separator, path = args.frame_edit.partition("=")
     if not (separator and path and number.isdecimal()):
         raise InputError(f"--frame-edit {args.frame_edit}: wanted N=RGBA.png, N the frame's number")
@@ -199,7 +200,8 @@ def find_model_footage(args: argparse.Namespace) -> Footage:
     from edits.footage import Footage, open_footage
     from thirdparty.lna import read_lna_model
 
-    folder = find_data(read_lna_model(args.input), args.data)
+    model = read_lna_model(args.input)
+    folder = find_data(model, args.data)
     if (folder / "clip.json").is_file() and args.compose != "lna":
         return open_footage(Clip(folder), args.source)
     if args.source is not None:
@@ -209,7 +211,15 @@ def find_model_footage(args: argparse.Namespace) -> Footage:
             f"{folder}: the order of the frames is not clear; wanted names with equally many "
             "digits (00009.jpg, 00010.jpg), in jpg, png or webp alone"
         )
-    return Footage(open_source(folder))
+    source = open_source(folder)
+    if args.compose != "lna" and source.info.frame_count > model.maximum_frames:
+        logging.getLogger(__name__).warning(
+            "%s covers the first %d of %d frames; the others stay as they are",
+            args.input,
+            model.maximum_frames,
+            source.info.frame_count,
+        )
+    return Footage(source)
 
 
 def open_job(args: argparse.Namespace, footage: Footage) -> Job:

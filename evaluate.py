@@ -42,7 +42,12 @@ SKIES = Path(__file__).resolve().parent / "edits" / "skies"
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = CommandParser(prog="python evaluate.py", description=__doc__ or "", epilog=EXAMPLES)
-    parser.add_argument("run", type=Path, help="run folder made by train.py, runs/NAME")
+    parser.add_argument(
+        "run",
+        type=Path,
+        help="run folder made by train.py, runs/NAME, or a results folder of the original "
+        "layered-neural-atlases program",
+    )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for the report (default: RUN/report)"
     )
@@ -61,7 +66,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     which.add_argument("--fast-only", action="store_true", help="measure the fast path alone")
     parser.add_argument("--frames", type=int, metavar="N", help="measure the first N frames only")
     parser.add_argument(
-        "--clip", type=Path, metavar="DIR", help="the clip folder, where it has moved since the fit"
+        "--clip",
+        type=Path,
+        metavar="DIR",
+        help="the clip folder, where it has moved since the fit; for a "
+        "model of the original program, the folder of its frames",
     )
     parser.add_argument(
         "--truth", type=Path, metavar="DIR", help="exact maps of a synthetic clip, if not its own"
@@ -92,12 +101,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     from atlas.evaluation import Measurement, Scores
     from atlas.report import staged, write_report
-    from atlas.run import open_run
     from atlas.survey import survey
     from atlas.truth import open_truth
 
     start_s = time.monotonic()
-    run = open_run(options.run)
+    run = open_measured(options)
     clip = open_clip(run, options.clip)
     count = min(options.frames or clip.frame_count, clip.frame_count)
     out = options.out or options.run / "report"
@@ -118,10 +126,26 @@ def main(arguments: list[str] | None = None) -> None:
     print_summary(report, out)
 
 
+def open_measured(options: argparse.Namespace) -> Run:
+    """The run, or a model folder of the original layered-neural-atlases program as one."""
+    from thirdparty.lna import is_lna_model, read_lna_model
+
+    if is_lna_model(options.run):
+        from atlas.lna_import import open_lna_model
+
+        return open_lna_model(read_lna_model(options.run), options.clip)
+    from atlas.run import open_run
+
+    return open_run(options.run)
+
+
 def open_clip(run: Run, moved_to: Path | None) -> Clip:
     """The clip that the run was fitted to, refused when it is another one."""
+    from atlas.lna_import import ImportedRun
     from atlas.run import clip_hash
 
+    if isinstance(run, ImportedRun):
+        return run.clip()
     folder = moved_to or run.clip_folder
     if not folder.is_dir():
         raise InputError(
