@@ -306,7 +306,7 @@ class LayeredConfig:
     residual_field: FieldConfig = field(default_factory=FieldConfig)
     shading_sigma_px: float = 48.0
     """Window of the smooth shading per layer and frame; pixels; 0 = no shading."""
-    known_sky_rounds: int = 1
+    known_sky_rounds: int = 2
     """Times that mattes are mended where the sky atlas knows what lies behind; >= 0."""
     sharpen_steps: int = 2
     """Back-projection steps of the final texture; >= 0."""

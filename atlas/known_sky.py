@@ -17,6 +17,8 @@ from atlas.texture import Texture, fill_unseen, sample
 
 NOISE_RANGE = (0.012, 0.05)
 """Bounds on the noise between atlas and frame, RGB distance with colours in [0, 1]."""
+SCENE_WINDOW_PX = 25
+"""Width of the window in which the scene's own colour is looked for; pixels."""
 REACH_PX = 5
 """How far beyond what the matte calls scene its edges may lie, pixels."""
 
@@ -63,16 +65,37 @@ def _mixing(
     frame: np.ndarray, old_sky: np.ndarray, distance: np.ndarray, share: np.ndarray, noise: float
 ) -> np.ndarray:
     """(H, W) share of the scene in each pixel by its place between scene and sky; -1 = unknown."""
-    sure = (share < 0.1) * np.clip(distance / noise - 4, 0, 1)
-    scene = fill_unseen(frame, sure.astype(np.float32))
+    scene = _scene_color(frame, distance, share, noise)
     axis = old_sky - scene
     length2 = (axis**2).sum(-1)
     along = ((old_sky - frame) * axis).sum(-1) / np.maximum(length2, 1e-6)
+    mixing = np.clip(along, 0, 1)
+    # What no mixture explains is a thing of another colour, and solid; but not what lies on the
+    # sky's far side of the scene: there the atlas is a little off (a twig that smeared it).
+    explained = old_sky - mixing[..., None] * axis
+    beside = np.linalg.norm(frame - explained, axis=-1) / noise
+    solid = np.clip((beside - 4) / 4, 0, 1) * np.clip((along - 0.1) / 0.2, 0, 1)
+    mixing = np.maximum(mixing, solid)
     # within the noise of the sky's own colour it is sky, however short the axis is
-    differs = np.clip((distance / noise - 1.5) / 1.5, 0, 1)
-    mixing = np.clip(along, 0, 1) * differs
+    mixing *= np.clip((distance / noise - 1.5) / 1.5, 0, 1)
     told_apart = (length2 > (6 * noise) ** 2) | (distance < 1.5 * noise)
     return np.where(told_apart, mixing, -1).astype(np.float32)
+
+
+def _scene_color(
+    frame: np.ndarray, distance: np.ndarray, share: np.ndarray, noise: float
+) -> np.ndarray:
+    """(H, W, 3) the scene's own colour about each pixel: that of pixels farthest from the sky's.
+
+    A mean over `SCENE_WINDOW_PX` in which a pixel's weight grows with the fourth power of its
+    distance to the sky, so that the middle of a branch counts and its mixed edges do not.
+    """
+    weight = (1 - share) * np.clip(distance - 4 * noise, 0, None) ** 4
+    window = (SCENE_WINDOW_PX, SCENE_WINDOW_PX)
+    total = cv2.blur(weight.astype(np.float32), window)
+    mean = cv2.blur((frame * weight[..., None]).astype(np.float32), window)
+    mean /= np.maximum(total, 1e-12)[..., None]
+    return fill_unseen(mean, (total > 1e-9).astype(np.float32))
 
 
 def layer_above(mapping: FrameMapping, sky_share: np.ndarray) -> np.ndarray:
