@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -137,7 +138,7 @@ class Renderer:
                     share=shares[layer],
                     uv=found.uv[layer],
                     paints=() if layer in below else paints[layer],
-                    prior=atlas_color(context, found, layer, gain),
+                    prior=partial(atlas_color, context, found, layer, gain),
                     gain=gain,
                     time_s=context.time_s(index),
                     keep_grain=self.recipe.keep_grain,

@@ -18,7 +18,14 @@ import numpy as np
 from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.mapping import LayerMapping
-from edits.context import RenderContext, Sight, atlas_color, look_at, read_source_frame
+from edits.context import (
+    RenderContext,
+    Sight,
+    atlas_color,
+    check_frame,
+    look_at,
+    read_source_frame,
+)
 from edits.inverse import invert_uv
 from edits.kinds import FramePaint
 from edits.paint import same_aspect
@@ -27,7 +34,7 @@ from edits.picture import Picture, read_picture
 from edits.unmix import estimate_color, own_color, push_pull
 from edits.view import Region
 
-LEAST_SHARE = 1 / 32
+LEAST_SHARE = 1 / 128
 """A layer of which a pixel shows less takes no paint from it."""
 PURE_SHARE = 0.98
 SOLID_LEVELS = 24.0
@@ -68,6 +75,7 @@ def carry_paint(
 def _read_paint(
     edit: FramePaint, mapping: LayerMapping, context: RenderContext, only: int | None
 ) -> dict[int, PaintedLayer]:
+    check_frame(mapping, context, edit.frame)
     picture = read_picture(Path(edit.path))
     frame_size = Size(*read_source_frame(context, edit.frame).shape[:2])
     if not same_aspect(picture.size, frame_size):
@@ -151,7 +159,7 @@ def split_by_layer(paint: np.ndarray, sight: Sight, context: RenderContext) -> l
     """
     frame, shares = sight.rgb, sight.found.visible()
     total = paint[..., :3] - paint[..., 3:] * frame  # the change of the pixel
-    mixed = ((shares >= LEAST_SHARE) & (shares < PURE_SHARE)).any(0) & (shares.max(0) < PURE_SHARE)
+    mixed = ((shares >= LEAST_SHARE) & (shares < PURE_SHARE)).any(0)
     at = np.nonzero(mixed & (_near(paint[..., 3] > 0)))
     layers = [paint.copy() for _ in shares]
     if at[0].size == 0:

@@ -95,21 +95,31 @@ def open_layer_paint(edit: LayerPaint, layer: Layer) -> PicturePaint:
     return PicturePaint(picture, layer.canvas, edit.blend)
 
 
-def shaded_sample(
-    paint: Paint, uv: np.ndarray, gain: np.ndarray | None, time_s: float
-) -> np.ndarray:
-    """(H, W, 4) float32: the paint at texels, premultiplied, under the layer's light.
-
-    Args:
-        uv: (H, W, 2) float32, texels. gain: (H, W, 3) float32, the layer's shading, or None.
-    """
+def float_sample(paint: Paint, uv: np.ndarray, time_s: float) -> np.ndarray:
+    """(H, W, 4) float32, [0, 1]: the paint at (H, W, 2) texels, premultiplied, without light."""
     sampled = paint.sample(uv, time_s)
     if sampled.dtype == np.uint8:
         sampled = sampled.astype(np.float32) * np.float32(1 / 255)
-    if gain is not None and paint.takes_shading:
-        lit = np.minimum(sampled[..., :3] * gain, sampled[..., 3:])
-        sampled = np.dstack([lit, sampled[..., 3]])
     return sampled
+
+
+def lit(sampled: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """(H, W, 4) float32: premultiplied paint under the layer's light.
+
+    Args:
+        gain: (H, W, 3) float32, the layer's shading.
+    """
+    out = sampled.copy()
+    np.minimum(sampled[..., :3] * gain, sampled[..., 3:], out=out[..., :3])
+    return out
+
+
+def shaded_sample(
+    paint: Paint, uv: np.ndarray, gain: np.ndarray | None, time_s: float
+) -> np.ndarray:
+    """(H, W, 4) float32: `float_sample`, under the layer's light where there is one to take."""
+    sampled = float_sample(paint, uv, time_s)
+    return lit(sampled, gain) if gain is not None and paint.takes_shading else sampled
 
 
 def same_aspect(picture: Size, canvas: Size) -> bool:
