@@ -61,6 +61,8 @@ SNOW = (
 )
 _MARGIN = 0.06
 """Particles live this far beyond the picture, share of its diagonal: none appears in sight."""
+_BRIGHTNESS = ((0.0, 0.5, 0.55), (0.5, 0.85, 0.85), (0.85, 1.0, 1.35))
+"""Drops catch the light differently: part of them (from, to) and factor on their level."""
 _SNOW_SWAY = 0.008
 _SNOW_WIND = 0.6
 
@@ -70,6 +72,7 @@ class Weather:
 
     def __init__(self, options: WeatherOptions):
         self.options = options
+        self._particles: dict[tuple[int, int, int], _Particles] = {}
 
     def apply(
         self, frame: np.ndarray, time_s: float, travel_px: tuple[float, float] = (0.0, 0.0)
@@ -114,8 +117,9 @@ class Weather:
                 if count == 0:
                     continue
                 seed = (self.options.seed, int(kind == "snow"), number)
-                particles = _Particles(np.random.default_rng(seed), count)
-                at = (time_s, travel_px)
+                if seed not in self._particles:
+                    self._particles[seed] = _Particles(np.random.default_rng(seed), count)
+                particles, at = self._particles[seed], (time_s, travel_px)
                 layer = (_rain if kind == "rain" else _snow)(particles, depth, size, at, self)
                 picture = cv2.max(picture, layer)
         return picture
@@ -165,15 +169,12 @@ def _rain(
     picture = np.zeros(size, np.uint8)
     thickness = max(1, round(depth.width * diagonal))
     faint = min(1.0, depth.width * diagonal)  # a streak thinner than a pixel is dimmer
-    for part, level in ((1.0, 0.55), (0.6, 1.0)):  # ends fade out
-        ends = np.stack(
-            [
-                np.stack([x - part * half * side, y - part * half * down], -1),
-                np.stack([x + part * half * side, y + part * half * down], -1),
-            ],
-            axis=1,
-        )
-        _draw(picture, ends, thickness, 255 * depth.level * level * faint)
+    centre, way = np.stack([x, y], -1), np.stack([side, down], -1) * half
+    for low, high, bright in _BRIGHTNESS:
+        some = (particles.phase >= low) & (particles.phase < high)
+        for part, level in ((1.0, 0.5), (0.6, 1.0)):  # ends fade out
+            ends = np.stack([centre[some] - part * way[some], centre[some] + part * way[some]], 1)
+            _draw(picture, ends, thickness, 255 * depth.level * level * bright * faint)
     return _blurred(picture, max(depth.blur * diagonal, 0.5))
 
 
