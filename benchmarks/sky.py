@@ -32,9 +32,9 @@ from atlas.errors import run_script
 from atlas.video import open_source
 from preprocess.sky.data import fitting_size, read_pairs
 from preprocess.sky.evaluate import open_matter_or_file, score_picture
-from preprocess.sky.infer import MatteOptions, NetworkMatter, compile_for
+from preprocess.sky.infer import MatteOptions, NetworkMatter
 from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter
-from preprocess.sky.network import STRIDE_PX, load_network
+from preprocess.sky.network import STRIDE_PX, folded, load_network
 from preprocess.sky.offline import clip_mattes
 from preprocess.sky.procedural import fractal_noise, sky_picture
 from preprocess.sky.temporal import carry
@@ -60,7 +60,7 @@ def measure_speed(weights: Path, count: int) -> dict[str, object]:
     """Median milliseconds and frames/s after ten frames to warm up."""
     options = MatteOptions()
     size = fitting_size(FRAME, options.side_px, STRIDE_PX)
-    network = compile_for(load_network(weights), size)
+    network = folded(load_network(weights))
     frames = list(moving_frames(count + 10))
     small = [cv2.resize(frame, size.wh, interpolation=cv2.INTER_AREA) for frame in frames]
     pictures = [torch.from_numpy(p).permute(2, 0, 1)[None].float() / 255 for p in small]

@@ -10,14 +10,13 @@ import torch
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-from atlas.coords import Size
 from atlas.errors import InputError
 from preprocess.sky import losses
-from preprocess.sky.infer import compile_for
 from preprocess.sky.matte import NETWORK_WEIGHTS
 from preprocess.sky.network import (
     NetworkConfig,
     SkyNetwork,
+    folded,
     load_network,
     save_weights,
     with_height_channel,
@@ -102,13 +101,14 @@ def test_foreign_weights_are_the_users_to_mend(tmp_path: Path):
         load_network(tmp_path / "v.safetensors")
 
 
-def test_compiled_network_gives_the_same_logits():
+def test_folded_network_gives_the_same_logits():
     network = small_network()
     rgb = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
         expected = network(rgb).clone()
-        got = compile_for(network, Size(64, 96))(rgb)
+        got = folded(network)(rgb)
     assert_close(got, expected, rtol=1e-3, atol=1e-4)  # folding reorders float32 sums
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded(network).modules())
 
 
 @pytest.mark.skipif(not NETWORK_WEIGHTS.is_file(), reason="weights are not bundled")

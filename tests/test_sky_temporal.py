@@ -10,7 +10,14 @@ import pytest
 
 from preprocess.sky.adapt import SkyColours
 from preprocess.sky.offline import Corrections
-from preprocess.sky.temporal import FlowSteadier, SteadyOptions, carry, small_flow
+from preprocess.sky.temporal import (
+    FineSteadier,
+    FlowSteadier,
+    Motion,
+    SteadyOptions,
+    carry,
+    small_flow,
+)
 
 H, W = 96, 144
 
@@ -108,6 +115,29 @@ def test_a_lasting_change_wins_soon():
     assert all(b <= a for a, b in itertools.pairwise(after))
 
 
+def test_fine_matte_follows_the_small_motion():
+    """Content moves 6 px right a frame at full size, 3 px at the small one."""
+    flow = np.zeros((12, 20, 2), np.float32)
+    flow[..., 0] = -3.0
+    motion = Motion(flow, np.ones((12, 20), np.float32))
+    first, second = np.zeros((24, 40), np.float32), np.zeros((24, 40), np.float32)
+    first[:, 10:], second[:, 10:] = 1.0, 1.0
+    fine = FineSteadier(SteadyOptions(keep_fine=0.75))
+    np.testing.assert_array_equal(fine(first, None), first)
+    got = fine(second, motion)
+    expected = second.copy()
+    expected[:, 10:16] = 0.25  # the carried edge is at 16: three parts of it, one of the new
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    np.testing.assert_array_equal(fine(second, None), second)
+
+
+def test_fine_matte_is_new_where_the_motion_is_not_trusted():
+    motion = Motion(np.zeros((12, 20, 2), np.float32), np.zeros((12, 20), np.float32))
+    fine = FineSteadier()
+    fine(np.ones((24, 40), np.float32), None)
+    np.testing.assert_array_equal(fine(np.zeros((24, 40), np.float32), motion), 0)
+
+
 def test_reset_forgets():
     rgb, truth = scene()
     steadier = FlowSteadier()
@@ -123,7 +153,9 @@ def test_no_keeping_returns_the_input():
     np.testing.assert_array_equal(steadier(rgb, truth), truth)
 
 
-@pytest.mark.parametrize(("field", "value"), [("keep", 1.0), ("tolerance", 0.0), ("surprise", 0.0)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("keep", 1.0), ("keep_fine", 1.0), ("tolerance", 0.0), ("surprise", 0.0)]
+)
 def test_options_out_of_range_are_refused(field, value):
     with pytest.raises(ValueError, match=field):
         SteadyOptions(**{field: value})
@@ -164,6 +196,24 @@ def test_colours_of_the_clip_tell_sky_from_ground():
     assert odds[~moved].mean() < -1.0
     colours.reset()
     assert not colours.log_odds(rgb).any()
+
+
+def test_doubt_is_settled_by_the_clips_colours():
+    """A network that is sure of the upper and lower quarter only leaves the middle to colour."""
+    rgb, truth = scene()
+    said = np.full_like(truth, 0.5)
+    said[: H // 4], said[-H // 4 :] = 1.0, 0.0
+    settled = SkyColours().settle(rgb, said)
+    middle = slice(H // 4, -H // 4)
+    # 0.9: some colours of the ground are not in its lowest quarter
+    assert ((settled > 0.5) == (truth > 0.5))[middle].mean() > 0.9
+    assert settled[: H // 4].min() > 0.99
+
+
+def test_a_clip_without_sure_sky_teaches_nothing():
+    rgb, truth = scene()
+    said = 0.6 * truth
+    np.testing.assert_allclose(SkyColours().settle(rgb, said), said, atol=2e-5)
 
 
 def test_unseen_colours_decide_nothing():

@@ -17,6 +17,7 @@ from preprocess.sky.data import PICTURE_SUFFIXES, read_matte
 _BINS = 24
 _SURE = 0.06
 _HALF_LIFE_FRAMES = 60.0
+_ENOUGH_SKY = 0.03
 
 
 class SkyColours:
@@ -47,12 +48,34 @@ class SkyColours:
         self._frames = fade * self._frames + 1
 
     def log_odds(self, rgb: np.ndarray) -> np.ndarray:
-        """(h, w) float32: how much likelier sky is than ground for each pixel's colour."""
+        """(h, w) float32: how much likelier sky is than ground for each pixel's colour.
+
+        Fades to zero where less than `_ENOUGH_SKY` of the frames was surely sky: from no examples
+        nothing is learnt.
+        """
         if not self._frames:
             return np.zeros(rgb.shape[:2], np.float32)
         ground, sky = self._counts / self._frames
+        trust = min(1.0, float(sky.sum()) / _ENOUGH_SKY)
         odds = np.log(sky + self.slack) - np.log(ground + self.slack)
-        return np.clip(odds, -self.limit, self.limit).astype(np.float32).ravel()[_bins_of(rgb)]
+        odds = trust * np.clip(odds, -self.limit, self.limit)
+        return odds.astype(np.float32).ravel()[_bins_of(rgb)]
+
+    def settle(self, rgb: np.ndarray, matte: np.ndarray) -> np.ndarray:
+        """Learn from the next frame, then decide its doubtful pixels: their logit plus log odds.
+
+        What is learnt is what the network said, never what was decided here, so that no mistake
+        feeds itself.
+
+        Args:
+            rgb: (h, w, 3) uint8. matte: (h, w) float32 in [0, 1].
+        Returns:
+            (h, w) float32.
+        """
+        self.learn(rgb, matte)
+        inner = np.clip(matte, 1e-5, 1 - 1e-5)
+        odds = inner / (1 - inner) * np.exp(self.log_odds(rgb))
+        return odds / (1 + odds)
 
 
 def _bins_of(rgb: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ for rgb in frames:
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,35 +15,30 @@ import numpy as np
 import torch
 
 from atlas.coords import Size
+from preprocess.sky.adapt import SkyColours
 from preprocess.sky.data import fitting_size
-from preprocess.sky.guided import guided_upsample
 from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter, check_rgb
-from preprocess.sky.network import STRIDE_PX, SkyNetwork, load_network
-from preprocess.sky.temporal import FlowSteadier, SteadyOptions
+from preprocess.sky.network import STRIDE_PX, folded, load_network
+from preprocess.sky.refine import RefineOptions, refine_matte
+from preprocess.sky.temporal import FineSteadier, FlowSteadier, SteadyOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatteOptions:
     """How `NetworkMatter` works."""
 
-    side_px: int = 320
+    side_px: int = 256
     """Longer side of the picture that the network sees, rounded to multiples of 32."""
-    refine: bool = True
-    """Refine to full size by a guided filter; else bilinear."""
-    radius_px: int = 4
-    """Window radius of the guided filter, pixels at the network's size."""
-    eps: float = 1e-3
-    """Regularisation of the guided filter, squared colour units of [0, 1]."""
-    margin: float = 0.05
-    """Opacities within this of 0 and 1 become 0 and 1; those between are stretched."""
+    refine: RefineOptions | None = field(default_factory=RefineOptions)
+    """Refinement to full size; None enlarges the small matte bilinearly."""
+    adapt: bool = True
+    """Let the clip's own colours decide doubtful pixels (`adapt.SkyColours`)."""
     steady: SteadyOptions | None = field(default_factory=SteadyOptions)
     """Temporal filter; None treats each frame alone."""
 
     def __post_init__(self) -> None:
         if self.side_px < STRIDE_PX:
             raise ValueError(f"side_px must be >= {STRIDE_PX}, got {self.side_px}")
-        if not 0 <= self.margin < 0.5:
-            raise ValueError(f"margin must be in [0, 0.5), got {self.margin}")
 
 
 class NetworkMatter(SkyMatter):
@@ -53,25 +47,27 @@ class NetworkMatter(SkyMatter):
     def __init__(self, weights: Path | None = None, options: MatteOptions | None = None) -> None:
         self.options = options or MatteOptions()
         self.weights = weights or NETWORK_WEIGHTS
-        network = load_network(self.weights)
-        self._network = network.to(memory_format=torch.channels_last)
-        self._size: Size | None = None
-        self._compiled: dict[Size, torch.jit.ScriptModule] = {}
+        self._network = folded(load_network(self.weights))
+        self._colours = SkyColours()
+        self._fine = FineSteadier(self.options.steady)
         self._steadier = FlowSteadier(self.options.steady) if self.options.steady else None
 
     def reset(self) -> None:
+        self._colours.reset()
         if self._steadier is not None:
             self._steadier.reset()
+        self._fine.reset()
 
     def matte(self, rgb: np.ndarray) -> np.ndarray:
         check_rgb(rgb)
         small, coarse = self.coarse(rgb)
-        if self._steadier is not None:
-            coarse = self._steadier(small, coarse)
-        return self.refine(rgb, small, coarse)
+        if self._steadier is None:
+            return self.refine(rgb, small, coarse)
+        coarse = self._steadier(small, coarse)
+        return self._fine(self.refine(rgb, small, coarse), self._steadier.motion)
 
     def coarse(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the network sees and says of a frame alone.
+        """What the network sees of the next frame, and says; settled by the clip's colours.
 
         Returns:
             (h, w, 3) uint8 small frame; (h, w) float32 matte in [0, 1].
@@ -80,39 +76,12 @@ class NetworkMatter(SkyMatter):
         small = cv2.resize(rgb, size.wh, interpolation=cv2.INTER_AREA)
         with torch.inference_mode():
             levels = torch.from_numpy(small).permute(2, 0, 1)[None]
-            logits = self._at_size(size)(levels.float() / 255)
-            return small, torch.sigmoid(logits)[0, 0].numpy()
+            logits = self._network(levels.float() / 255)
+            coarse = torch.sigmoid(logits)[0, 0].numpy()
+        return small, self._colours.settle(small, coarse) if self.options.adapt else coarse
 
     def refine(self, rgb: np.ndarray, small: np.ndarray, coarse: np.ndarray) -> np.ndarray:
         """A small matte (h, w) at the full size of `rgb`, along the edges of the picture."""
-        options = self.options
-        if options.refine:
-            matte = guided_upsample(rgb, small, coarse, options.radius_px, options.eps)
-        else:
-            wh = (rgb.shape[1], rgb.shape[0])
-            matte = cv2.resize(coarse, wh, interpolation=cv2.INTER_LINEAR)
-        span = 1 - 2 * options.margin
-        matte = cv2.addWeighted(matte, 1 / span, matte, 0, -options.margin / span)
-        return np.clip(matte, 0, 1, out=matte)
-
-    def _at_size(self, size: Size) -> SkyNetwork | torch.jit.ScriptModule:
-        """The network, compiled for a picture size when that comes a second time.
-
-        Compiling costs as much as a hundred frames, too much for a single picture.
-        """
-        if size != self._size:
-            self._size = size
-            return self._network
-        if size not in self._compiled:
-            self._compiled = {size: compile_for(self._network, size)}
-        return self._compiled[size]
-
-
-def compile_for(network: SkyNetwork, size: Size) -> torch.jit.ScriptModule:
-    """Trace, freeze and fold; for (1, 3, size.height, size.width) float32 input."""
-    example = torch.zeros(1, 3, size.height, size.width)
-    network = network.eval().to(memory_format=torch.channels_last)
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # tracing is called deprecated; frozen it is the fastest
-        traced = torch.jit.trace(network, example.to(memory_format=torch.channels_last))
-        return torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+        if self.options.refine is not None:
+            return refine_matte(rgb, small, coarse, self.options.refine)
+        return cv2.resize(coarse, (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_LINEAR)

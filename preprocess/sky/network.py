@@ -8,6 +8,7 @@ channel (CoordConv, arXiv 1807.03247), because sky is above.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from atlas.errors import InputError
 
@@ -128,6 +130,21 @@ class SkyNetwork(nn.Module):
             self.head(x), size=rgb.shape[-2:], mode="bilinear", align_corners=False
         )
         return logits, coarse_logits
+
+
+def folded(network: SkyNetwork) -> SkyNetwork:
+    """A copy for inference: every normalisation folded into the convolution before it.
+
+    The copy answers alike up to rounding, and is laid out the way CPU convolutions like.
+    """
+    network = copy.deepcopy(network).eval()
+    for module in network.modules():
+        if isinstance(module, nn.Sequential) and len(module) == 2:
+            convolution, norm = module
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[0] = fuse_conv_bn_eval(convolution, norm)
+                module[1] = nn.Identity()
+    return network.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def with_height_channel(rgb: Tensor) -> Tensor:

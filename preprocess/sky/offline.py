@@ -16,7 +16,7 @@ import numpy as np
 from preprocess.sky.adapt import HandMattes
 from preprocess.sky.infer import NetworkMatter
 from preprocess.sky.matte import SkyMatter
-from preprocess.sky.temporal import FlowSteadier, carry, small_flow
+from preprocess.sky.temporal import FineSteadier, FlowSteadier, Motion, carry, small_flow
 
 _BLOCK_FRAMES = 24
 _HAND_BLOCK_FRAMES = 48
@@ -33,6 +33,8 @@ class _Frame:
     """Hand matte at full size."""
     hand_small: np.ndarray | None = None
     forward: np.ndarray | None = None
+    motion: Motion | None = None
+    """From the frame before to this one."""
 
 
 def clip_mattes(
@@ -57,19 +59,19 @@ def clip_mattes(
         yield from _one_by_one(matter, frames, hand)
         return
     block_frames = _HAND_BLOCK_FRAMES if hand else _BLOCK_FRAMES
-    forward = _Pass(matter)
+    forward, fine = _Pass(matter), _Fine(matter)
     waiting: list[_Frame] = []
     source = _prepared(matter, frames, hand)
     while block := list(itertools.islice(source, 1 if causal else block_frames)):
         for frame in block:
             frame.forward = forward(frame)
+            frame.motion = forward.motion
         if causal:
-            yield from (_finished(matter, frame, frame.forward) for frame in block)
+            yield from (fine(_finished(matter, frame, frame.forward), frame) for frame in block)
             continue
-        if waiting:
-            yield from _both_ways(matter, waiting, block)
+        yield from (fine(matte, frame) for matte, frame in _both_ways(matter, waiting, block))
         waiting = block
-    yield from _both_ways(matter, waiting, [])
+    yield from (fine(matte, frame) for matte, frame in _both_ways(matter, waiting, []))
 
 
 def _one_by_one(
@@ -105,6 +107,11 @@ class _Pass:
         self._steadier = FlowSteadier(options) if options else None
         self._corrections = Corrections()
 
+    @property
+    def motion(self) -> Motion | None:
+        """How the frame before became the last one."""
+        return self._steadier.motion if self._steadier else None
+
     def __call__(self, frame: _Frame) -> np.ndarray:
         matte = self._corrections(frame.small, frame.coarse, frame.hand_small)
         if self._steadier is None:
@@ -112,6 +119,18 @@ class _Pass:
         if frame.hand_small is not None:
             self._steadier.reset()
         return self._steadier(frame.small, matte)
+
+
+class _Fine:
+    """Steadies finished mattes in order; a hand matte passes untouched and is remembered."""
+
+    def __init__(self, matter: NetworkMatter) -> None:
+        self._steadier = FineSteadier(matter.options.steady) if matter.options.steady else None
+
+    def __call__(self, matte: np.ndarray, frame: _Frame) -> np.ndarray:
+        if self._steadier is None:
+            return matte
+        return self._steadier(matte, None if frame.hand is not None else frame.motion)
 
 
 class Corrections:
@@ -142,7 +161,7 @@ class Corrections:
 
 def _both_ways(
     matter: NetworkMatter, block: list[_Frame], ahead: list[_Frame]
-) -> Iterator[np.ndarray]:
+) -> Iterator[tuple[np.ndarray, _Frame]]:
     """Finish `block`: the mean of the forward pass and one that comes back from `ahead`."""
     backward = _Pass(matter)
     for frame in reversed(ahead):
@@ -150,7 +169,7 @@ def _both_ways(
     mattes = [backward(frame) for frame in reversed(block)]
     for frame, back in zip(block, reversed(mattes), strict=True):
         assert frame.forward is not None
-        yield _finished(matter, frame, (frame.forward + back) / 2)
+        yield _finished(matter, frame, (frame.forward + back) / 2), frame
 
 
 def _finished(matter: NetworkMatter, frame: _Frame, coarse: np.ndarray) -> np.ndarray:

@@ -23,16 +23,30 @@ class SteadyOptions:
     """Largest share of the carried matte in the new one; [0, 1)."""
     tolerance: float = 10.0
     """Colour difference after carrying, 8-bit steps, at which the share has fallen to 1/e."""
+    keep_fine: float = 0.75
+    """The same for the refined matte at full size, which the picture's noise still moves."""
     surprise: float = 0.5
     """Local mean difference of opacity at which the new matte wins though colours agree."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.keep < 1:
             raise ValueError(f"keep must be in [0, 1), got {self.keep}")
+        if not 0 <= self.keep_fine < 1:
+            raise ValueError(f"keep_fine must be in [0, 1), got {self.keep_fine}")
         if not self.tolerance > 0:
             raise ValueError(f"tolerance must be > 0, got {self.tolerance}")
         if not self.surprise > 0:
             raise ValueError(f"surprise must be > 0, got {self.surprise}")
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How a small frame came from the one before."""
+
+    flow: np.ndarray
+    """(h, w, 2) px, from the new frame to the old one."""
+    trust: np.ndarray
+    """(h, w) float32 in [0, 1]: how well the carried frame and its matte fit."""
 
 
 class FlowSteadier:
@@ -47,10 +61,13 @@ class FlowSteadier:
     def __init__(self, options: SteadyOptions | None = None) -> None:
         self.options = options or SteadyOptions()
         self._last: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self.motion: Motion | None = None
+        """From the last frame but one to the last; None at the start of a clip."""
 
     def reset(self) -> None:
         """Forget the past: the next matte is returned as it is."""
         self._last = None
+        self.motion = None
 
     def __call__(self, rgb: np.ndarray, matte: np.ndarray) -> np.ndarray:
         """Steady the matte of the next frame.
@@ -65,6 +82,7 @@ class FlowSteadier:
             raise ValueError(f"matte is {matte.shape}, rgb is {rgb.shape[:2]}: must be equal")
         grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
         colour = cv2.blur(rgb, (3, 3)).astype(np.float32)
+        self.motion = None
         if self._last is not None and self._last[2].shape == matte.shape:
             matte = self._blend(grey, colour, matte)
         matte = matte.astype(np.float32, copy=False)
@@ -80,8 +98,34 @@ class FlowSteadier:
         surprise = np.abs(cv2.blur(carried - matte, (15, 15)))
         options = self.options
         exponent = (change / options.tolerance) ** 2 + (surprise / options.surprise) ** 2
-        keep = options.keep * np.exp(-exponent)
-        return matte + keep * (carried - matte)
+        self.motion = Motion(flow, np.exp(-exponent))
+        return matte + options.keep * self.motion.trust * (carried - matte)
+
+
+class FineSteadier:
+    """The same average for refined mattes at full size, with the motion of the small frames."""
+
+    def __init__(self, options: SteadyOptions | None = None) -> None:
+        self.options = options or SteadyOptions()
+        self._last: np.ndarray | None = None
+
+    def reset(self) -> None:
+        """Forget the past: the next matte is returned as it is."""
+        self._last = None
+
+    def __call__(self, matte: np.ndarray, motion: Motion | None) -> np.ndarray:
+        """Steady the next frame's matte (H, W) float32; `motion` None begins anew."""
+        last, self._last = self._last, matte
+        if motion is None or last is None or last.shape != matte.shape:
+            return matte
+        wh = (matte.shape[1], matte.shape[0])
+        scale = np.divide(wh, motion.flow.shape[1::-1]).astype(np.float32)
+        flow = cv2.resize(motion.flow * scale, wh, interpolation=cv2.INTER_LINEAR)
+        keep = cv2.resize(motion.trust, wh, interpolation=cv2.INTER_LINEAR)
+        keep *= self.options.keep_fine
+        change = cv2.subtract(carry(last, flow), matte)
+        self._last = cv2.add(matte, cv2.multiply(change, keep))
+        return self._last
 
 
 def small_flow(new: np.ndarray, old: np.ndarray) -> np.ndarray:

@@ -1,0 +1,113 @@
+"""From the network's small matte to the frame's size, with the frame's own edges.
+
+Two models of opacity as a linear function of colour are fitted at the small size and applied at
+full size, alpha = slope . colour + offset:
+
+guided   the guided filter's (atlas.guided): smooth, right where the small matte is right.
+line     near the skyline a pixel's colour c is placed on the line from the mean colour g of sure
+         ground nearby to the mean colour s of sure sky nearby, (c - g).(s - g) / |s - g|^2, the
+         least-squares opacity of the matting equation c = alpha s + (1 - alpha) g. It follows twigs
+         and wires that the small matte has lost, and does not spread.
+
+The line counts in the doubtful band, as far as sky and ground differ there; elsewhere guided does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from atlas.guided import LinearModel, fit_linear
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineOptions:
+    """Windows and trust; lengths in pixels of the small matte."""
+
+    guided_radius_px: int = 8
+    guided_eps: float = 1e-3
+    """Squared colour units of [0, 1]."""
+    line_radius_px: int = 7
+    """Window of the mean colours of sky and ground."""
+    sure: float = 0.3
+    """Opacity below which a pixel counts as ground, above 1 minus which as sky; (0, 0.5)."""
+    alike: float = 0.15
+    """Squared distance of s and g at which line and guided count alike."""
+    margin: float = 0.15
+    """Opacities within this of 0 and 1 become 0 and 1; those between are stretched; [0, 0.5)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sure < 0.5:
+            raise ValueError(f"sure must be in (0, 0.5), got {self.sure}")
+        if not 0 <= self.margin < 0.5:
+            raise ValueError(f"margin must be in [0, 0.5), got {self.margin}")
+
+
+_LINE_CONTRAST = 1.2
+_ENOUGH = 0.02
+"""Share of a window that must be sure sky, and sure ground, for the line to count fully."""
+
+
+def refine_matte(
+    rgb: np.ndarray, small: np.ndarray, coarse: np.ndarray, options: RefineOptions
+) -> np.ndarray:
+    """Refine a small matte along the edges of the full picture.
+
+    Args:
+        rgb: (H, W, 3) uint8, the frame.
+        small: (h, w, 3) uint8, the frame made small.
+        coarse: (h, w) float32 in [0, 1], its matte.
+    Returns:
+        (H, W) float32 in [0, 1].
+    """
+    guided = fit_linear(small, coarse, options.guided_radius_px, options.guided_eps)
+    line, trust = colour_line(small, coarse, options)
+    model = LinearModel(
+        guided.slope + trust[..., None] * (line.slope - guided.slope),
+        guided.offset + trust * (line.offset - guided.offset),
+    )
+    return stretch(model.apply(rgb), options.margin)
+
+
+def colour_line(
+    small: np.ndarray, coarse: np.ndarray, options: RefineOptions
+) -> tuple[LinearModel, np.ndarray]:
+    """The line model of the module's docstring, and how far to trust it.
+
+    Args:
+        small: (h, w, 3) uint8. coarse: (h, w) float32.
+    Returns:
+        slope (h, w, 3) and offset (h, w); trust (h, w) float32 in [0, 1].
+    """
+    colours = small.astype(np.float32) * np.float32(1 / 255)
+    window = (2 * options.line_radius_px + 1,) * 2
+    sky, sky_share = _mean_of(colours, coarse > 1 - options.sure, window)
+    ground, ground_share = _mean_of(colours, coarse < options.sure, window)
+    axis = sky - ground
+    length2 = np.einsum("hwc,hwc->hw", axis, axis)
+    slope = axis * (_LINE_CONTRAST / np.maximum(length2, 1e-4))[..., None]
+    offset = 0.5 * (1 - _LINE_CONTRAST) - np.einsum("hwc,hwc->hw", ground, slope)
+    near = cv2.blur(coarse, (5, 5))
+    doubt = np.clip(12 * near * (1 - near), 0, 1)
+    known = np.clip(np.minimum(sky_share, ground_share) / _ENOUGH, 0, 1)
+    trust = cv2.blur(doubt * known * length2 / (length2 + options.alike), (5, 5))
+    return LinearModel(slope, offset), trust
+
+
+def _mean_of(
+    colours: np.ndarray, chosen: np.ndarray, window: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean colour of the chosen pixels in each window (h, w, 3), and their share (h, w)."""
+    weight = chosen.astype(np.float32)
+    share = cv2.blur(weight, window)
+    total = cv2.blur(colours * weight[..., None], window)
+    return total / np.maximum(share, 1e-4)[..., None], share
+
+
+def stretch(matte: np.ndarray, margin: float) -> np.ndarray:
+    """Map [margin, 1 - margin] to [0, 1] and clip; a new (H, W) float32."""
+    span = 1 - 2 * margin
+    matte = cv2.addWeighted(matte, 1 / span, matte, 0, -margin / span)
+    return np.clip(matte, 0, 1, out=matte)
