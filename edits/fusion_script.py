@@ -37,6 +37,7 @@ def fusion_script(handover: HandOver) -> str:
     comp.float32("PlateFloat", "Plate")
     running = "PlateFloat"
     for layer in reversed(handover.layers):
+        comp.row = max(comp.rows.values()) + 1
         running = _layer(comp, layer, running)
     saver = (
         "Saver {\n\t\t\tInputs = {\n\t\t\t\tClip = Input {\n\t\t\t\t\tValue = Clip {\n"
@@ -70,12 +71,19 @@ def fusion_script(handover: HandOver) -> str:
 class _Comp:
     handover: HandOver
     tools: list[str] = field(default_factory=list)
+    row: int = 0
+    """First row of what is being added."""
+    _columns: dict[str, int] = field(default_factory=dict)
+    rows: dict[int, int] = field(default_factory=dict)
 
     def add(self, name: str, body: str) -> str:
         """Append a tool, given as its class and table up to where ViewInfo goes."""
-        column, row = len(self.tools) % 8, len(self.tools) // 8
+        before = re.findall(r'SourceOp = "(\w+)"', body)  # a tool stands right of what it takes
+        column = 1 + max((self._columns[source] for source in before), default=-1)
+        row = max(self.rows.get(column, 0), self.row)
+        self._columns[name], self.rows[column] = column, row + 1
         place = (
-            f"\t\t\tViewInfo = OperatorInfo {{ Pos = {{ {110 * column}, {66 * row} }} }},\n\t\t}},"
+            f"\t\t\tViewInfo = OperatorInfo {{ Pos = {{ {165 * column}, {66 * row} }} }},\n\t\t}},"
         )
         self.tools.append(f"\t\t{name} = {body}{place}")
         return name

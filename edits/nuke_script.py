@@ -36,7 +36,7 @@ def nuke_script(handover: HandOver) -> str:
     script = _Script()
     script.lines.append("version 13.0 v1")
     script.node("Root", "rebuild", [], (0, 0), _root(handover))
-    plate = script.read("Plate", PLATE, (0, 0), _sequence(handover, handover.frame))
+    plate = script.read("Plate", PLATE, (3, 2), _sequence(handover, handover.frame))
     running = plate
     for number, layer in enumerate(reversed(handover.layers), 1):
         running = _layer(script, handover, layer, running, number)
@@ -118,7 +118,7 @@ def _layer(
 ) -> str:
     """One layer's nodes; the name of the node that holds the picture with its paint."""
     node, x = layer.node, number * 7
-    title = {"label": f'"{layer.name}"', "bdwidth": str(7 * COLUMN - 40), "bdheight": str(9 * ROW)}
+    title = {"label": f'"{layer.name}"', "bdwidth": str(7 * COLUMN - 40), "bdheight": str(10 * ROW)}
     script.node("BackdropNode", f"Layer_{node}", [], (x - 1, -1), title)
     frames, canvas = _sequence(handover, handover.frame), _sequence(handover, layer.canvas)
     stmap = script.read(f"STMap_{node}", layer.stmap, (x + 2, 0), frames)
@@ -148,7 +148,7 @@ def _layer(
     seen = script.node("Copy", f"SeenAlpha_{node}", [seen, inverse], (x + 5, 4), dict(_ALPHA))
     script.node("Premult", f"Unwrapped_{node}", [seen], (x + 5, 5), {})
     plus = {"operation": "plus"}
-    return script.node("Merge2", f"With_{node}", [running, delta], (x, 7), plus)
+    return script.node("Merge2", f"With_{node}", [running, delta], (x + 1, 8), plus)
 
 
 def _warped_paint(
