@@ -1,4 +1,4 @@
-"""Layered pictures as paint: every layer of an .ora file on the atlas that its name picks."""
+"""Layered pictures as paint: each layer of an .ora or .psd file on the atlas its name picks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from atlas.mapping import Layer
 from edits.kinds import LayerPaint
 from edits.openraster import PaintLayer, paints_by_layer, read_ora
 from edits.paint import PicturePaint, same_aspect
+from edits.photoshop import read_psd
 from edits.picture import Picture
 
-READERS = {".ora": read_ora}
+READERS = {".ora": read_ora, ".psd": read_psd, ".psb": read_psd}
 """Suffix to what reads such a file: its visible layers, bottom to top."""
 
 
