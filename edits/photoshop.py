@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ BLEND_OF = {
     "LINEAR_DODGE": "add",
 }
 """psd-tools' names of blend modes to ours (`edits.blend`)."""
+_DAMAGE = (AssertionError, OSError, ValueError, TypeError, EOFError, LookupError, struct.error)
 
 
 def read_psd(path: Path) -> list[PaintLayer]:
@@ -41,7 +43,7 @@ def read_psd(path: Path) -> list[PaintLayer]:
         picture: Any = PSDImage.open(path)
     except FileNotFoundError as err:
         raise InputError(f"{path}: not found") from err
-    except (AssertionError, OSError, ValueError, TypeError, EOFError) as err:
+    except _DAMAGE as err:
         raise InputError(f"{path}: not a readable PSD ({err})") from err
     if picture.color_mode.name != "RGB" or picture.depth not in (8, 16):
         raise InputError(
