@@ -67,6 +67,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--frames", type=int, metavar="N", help="measure the first N frames only")
     parser.add_argument(
         "--clip",
+        "--data",
         type=Path,
         metavar="DIR",
         help="the clip folder, where it has moved since the fit; for a "

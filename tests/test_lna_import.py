@@ -594,7 +594,7 @@ def test_evaluate_measures_a_model_like_a_run(tmp_path, model, data, small_atlas
         mask[:20] = 255
         write_rgb(masks / f"{t:05d}.png", mask)
     out = tmp_path / "report"
-    evaluate.main([str(model), "--clip", str(data), "--out", str(out)])
+    evaluate.main([str(model), "--data", str(data), "--out", str(out)])
     report = json.loads((out / "report.json").read_text())
     mapping = open_lna_model(read_lna_model(model), data, with_textures=False).mapping
     psnrs = []
