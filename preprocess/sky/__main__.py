@@ -48,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--matter",
         default="auto",
-        help=f"{', '.join(MATTER_NAMES)}, or a .safetensors file of network weights",
+        help=f"{', '.join(MATTER_NAMES)}, or a file: our .safetensors, SkyAR's .pt, an .onnx model",
     )
     parser.add_argument(
         "--causal", action="store_true", help="never look ahead (as the streaming path does)"

@@ -25,6 +25,7 @@ import numpy as np
 from atlas.clip import write_bytes
 from atlas.errors import InputError, run_script
 from preprocess.sky.data import read_pairs
+from preprocess.sky.foreign import FOREIGN_SUFFIXES, open_foreign
 from preprocess.sky.matte import MATTER_NAMES, SkyMatter, open_matter
 
 BAND_PX = 10
@@ -131,7 +132,9 @@ def report(scores: list[PictureScore]) -> dict[str, object]:
 
 
 def open_matter_or_file(name: str) -> SkyMatter:
-    """A matter by name, or the network with the weights of a .safetensors file."""
+    """A matter by name, our network with a .safetensors file, or a foreign one (.pt, .onnx)."""
+    if Path(name).suffix in FOREIGN_SUFFIXES:
+        return open_foreign(Path(name))
     if name.endswith(".safetensors"):
         from preprocess.sky.infer import NetworkMatter
 
@@ -159,7 +162,7 @@ def main() -> None:
     parser.add_argument(
         "--matter",
         default="auto",
-        help=f"{', '.join(MATTER_NAMES)}, or a .safetensors file of network weights",
+        help=f"{', '.join(MATTER_NAMES)}, or a file: our .safetensors, SkyAR's .pt, an .onnx model",
     )
     arguments = parser.parse_args()
     if arguments.json and not arguments.json.parent.is_dir():
