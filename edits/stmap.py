@@ -187,8 +187,10 @@ def _write_frames(
 
 
 def _patterns(layer: HandOverLayer) -> list[str]:
-    more = [layer.shading] if layer.has_shading else []
-    return [layer.stmap, layer.matte, layer.inverse, layer.atlas_file, *layer.paint_files, *more]
+    """The files of a layer, coverage aside."""
+    found = [layer.stmap, layer.matte, layer.inverse, *layer.paint_files]
+    found += [layer.shading] if layer.has_shading else []
+    return found + ([layer.atlas_file] if layer.has_atlas else [])
 
 
 @dataclass(frozen=True)

@@ -355,7 +355,9 @@ def test_fast_path_has_mattes_and_maps_without_atlases(tmp_path):
     rebuilt = run_nuke(nodes, tmp_path / "out", 2, nodes["Result"].inputs[0])[..., :3]
     np.testing.assert_allclose(rebuilt[:9] - [1, 0.5, 0], 0, atol=1e-4)
     np.testing.assert_allclose(rebuilt[9:], 80 / 255, atol=1e-9)
-    assert not (tmp_path / "out/atlas/sky.tif").exists()
+    assert not (tmp_path / "out/atlas").exists()
+    facts = json.loads((tmp_path / "out/handover.json").read_text())
+    assert not any("atlas" in file for file in facts["layers"][1]["files"])
     empty = read_rgba(tmp_path / "out/paint/foreground.png")  # to paint on
     assert empty.shape == (18, 26, 4)
     assert empty.max() == 0
