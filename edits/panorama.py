@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from atlas.coords import Size, pixel_grid
+from atlas.coords import Size, pixel_grid, resize_positions
 from atlas.errors import InputError
-from edits.mipmap import Pyramid
+from edits.mipmap import LEVEL_BIAS, Pyramid, levels_of
 from edits.picture import read_checked
 
 KEY = 0.5
@@ -149,25 +149,32 @@ class PanoramaPaint:
         self._view, self._drift_deg = view, drift_deg
 
     def sample(self, uv: np.ndarray, time_s: float) -> np.ndarray:
-        yaw_deg = self._view.yaw_deg - self._drift_deg * time_s
-        view = replace(self._view, yaw_deg=yaw_deg)
-        return self._pyramid.sample(self._positions(view, uv))
-
-    def _positions(self, view: View, uv: np.ndarray) -> np.ndarray:
+        view = replace(self._view, yaw_deg=self._view.yaw_deg - self._drift_deg * time_s)
         size = self._pyramid.size
         height, width = uv.shape[:2]
-        rows, columns = _every(height, self._STEP_PX), _every(width, self._STEP_PX)
+        step = min(self._STEP_PX, max(1, min(height, width) // 40))
+        rows, columns = _every(height, step), _every(width, step)
         few = view.panorama_positions(uv[np.ix_(rows, columns)], size)
+        # near the middle: far positions lose precision
+        few[..., 0] -= np.floor(np.median(few[..., 0]) / size.width) * size.width
         steepest = np.abs(few[..., 1] - (size.height - 1) / 2).max() / size.height
-        if steepest > 0.5 - self._STEEP or min(height, width) <= self._STEP_PX:
-            few, rows, columns = view.panorama_positions(uv, size), None, None
-        turns = np.floor(np.median(few[..., 0]) / size.width) * size.width
-        few[..., 0] -= turns  # near the middle: far positions lose precision
-        if rows is None or columns is None:
-            return few
+        if steepest > 0.5 - self._STEEP:
+            return self._sample_pole(view.panorama_positions(uv, size))
         x = np.interp(np.arange(width), columns, np.arange(len(columns))).astype(np.float32)
         y = np.interp(np.arange(height), rows, np.arange(len(rows))).astype(np.float32)
-        return cv2.remap(few, *np.meshgrid(x, y), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        border = cv2.BORDER_REPLICATE
+        return self._pyramid.sample(
+            cv2.remap(few, *np.meshgrid(x, y), cv2.INTER_LINEAR, borderMode=border)
+        )
+
+    def _sample_pole(self, positions: np.ndarray) -> np.ndarray:
+        """At one level for all: positions that jump a turn at some neighbour tell no level."""
+        wanted = float(np.median(levels_of(positions))) + LEVEL_BIAS
+        top = int(np.log2(max(1, min(self._pyramid.size.wh))))
+        texels = self._pyramid.level(int(np.clip(round(wanted), 0, top)))
+        at = resize_positions(positions, self._pyramid.size, Size(*texels.shape[:2]))
+        x, y = np.ascontiguousarray(at[..., 0]), np.ascontiguousarray(at[..., 1])
+        return cv2.remap(texels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
 def _every(count: int, step: int) -> np.ndarray:
