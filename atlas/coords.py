@@ -9,14 +9,15 @@ Unit positions: the square on which coordinate networks work, [-1, 1].
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands need none of it
     from torch import Tensor
 
-Array = TypeVar("Array", np.ndarray, "Tensor")
+Array = TypeVar("Array", bound=Any)
+"""A numpy array or a torch tensor; what comes out is what went in."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 SKY_NAME = "sky"
 """The bottom layer of this name moves as a sky and has its edges mended."""
+PERFECT_DB = 100.0
+"""What a frame that is rebuilt exactly counts as."""
 OBJECT_SHARE = 0.3
 """A layer above the bottom that covers less of the frame than this is taken for an object."""
 
@@ -209,7 +211,8 @@ class LayeredFit:
                         break
         trained = replace(motion, residual=fit.bake())
         after, _, _ = self._layer_state(layer, trained)
-        log.info("%s: %.2f dB aligned, %.2f dB trained", motion.name, before, after)
+        if before is not None and after is not None:
+            log.info("%s: %.2f dB aligned, %.2f dB trained", motion.name, before, after)
         return trained
 
     def _train_chunk(self, fit: FieldFit, phase: str, steps: int, layer: int, done: int) -> str:
@@ -222,8 +225,10 @@ class LayeredFit:
         self.tracker.scalars(f"loss/{name}", values, done)
         return ", ".join(f"{key} {value:.3g}" for key, value in values.items())
 
-    def _layer_state(self, layer: int, motion: LayerMotion) -> tuple[float, Texture, Shading]:
-        """One layer alone: its PSNR where it alone shows, its texture and its shading."""
+    def _layer_state(
+        self, layer: int, motion: LayerMotion
+    ) -> tuple[float | None, Texture, Shading]:
+        """One layer alone: its PSNR where it alone shows (None: nowhere), texture and shading."""
         mapping = _SingleLayer(self.store, layer, motion)
         textures = splat(mapping, self.store.frame, SplatOptions(sharpen_steps=0))
         shading = estimate_shading(
@@ -236,8 +241,8 @@ class LayeredFit:
                 seen = sample(textures[0].rgb, mapping.frame(t).uv[0]) * shading(t)[0]
                 frame = self.store.frame(t).astype(np.float32) / 255
                 errors.append(float(((seen - frame) ** 2).mean(-1)[pure].mean()))
-        error = float(np.mean(errors)) if errors else 1.0
-        return -10 * float(np.log10(max(error, 1e-10))), textures[0], shading
+        quality = -10 * float(np.log10(max(np.mean(errors), 1e-10))) if errors else None
+        return quality, textures[0], shading
 
     def _write(self, motions: list[LayerMotion], base: list[LayerMotion]) -> None:
         start_s = time.monotonic()
@@ -323,7 +328,8 @@ class LayeredFit:
         for t in range(count):
             frame = self.store.frame(t)
             picture = render(mapping, textures, t, gains=gains)
-            values.append(psnr_db(picture, frame.astype(np.float32) / 255))
+            quality = psnr_db(picture, frame.astype(np.float32) / 255)
+            values.append(min(quality, PERFECT_DB))
             if t in shown:
                 alpha = to_bytes(mapping.frame(t).alpha[0])
                 rows.append([frame, to_bytes(picture), np.dstack([alpha] * 3)])

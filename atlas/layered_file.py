@@ -1,6 +1,6 @@
 """How a run of the recipe `layered` lies on disk, and how it is opened.
 
-checkpoint.safetensors   per layer l: matrices.l, residual.l (float16), confidence.l, base.l,
+checkpoint.safetensors   per layer l: matrices.l, residual.l, confidence.l, base.l,
                          texture.l (float16), coverage.l (uint8); gains (float16)
 mattes/<layer>/00000.png opacity of every layer but the bottom one, 8 bit
 """
@@ -57,7 +57,7 @@ def motion_arrays(motion: LayerMotion, key: str) -> dict[str, np.ndarray]:
     """A motion's arrays under names that end in `key`."""
     arrays = {f"matrices.{key}": motion.matrices, f"confidence.{key}": motion.confidence}
     if motion.residual is not None:
-        arrays[f"residual.{key}"] = motion.residual.astype(np.float16)
+        arrays[f"residual.{key}"] = motion.residual.astype(np.float32)
     return arrays
 
 
@@ -169,12 +169,15 @@ def write_mattes(
     target = folder / "mattes"
     temporary = folder / "mattes.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    for name in names[:-1]:
-        (temporary / name).mkdir()
-    for t in range(count):
-        planes = np.rint(alpha(t) * 255).astype(np.uint8)
-        for name, plane in zip(names[:-1], planes, strict=False):
-            write_rgb(temporary / name / f"{t:05d}.png", plane)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
+    try:
+        temporary.mkdir()
+        for name in names[:-1]:
+            (temporary / name).mkdir()
+        for t in range(count):
+            planes = np.rint(alpha(t) * 255).astype(np.uint8)
+            for name, plane in zip(names[:-1], planes, strict=False):
+                write_rgb(temporary / name / f"{t:05d}.png", plane)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

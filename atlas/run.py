@@ -50,6 +50,8 @@ class RunInfo:
     height: int
     layers: list[dict[str, Any]]
     """Top to bottom: name, canvas height and width in texels."""
+    clip_folder_from_run: str = ""
+    """The same, seen from the run folder: where it is looked for when both have moved together."""
     seed: int = 0
     commit: str | None = None
     machine: str = ""
@@ -84,7 +86,11 @@ class Run:
 
     @property
     def clip_folder(self) -> Path:
-        return Path(self.info.clip_folder)
+        """Where the clip lay at the fit, or lies from the run if the project has moved."""
+        folder = Path(self.info.clip_folder)
+        moved = self.folder / self.info.clip_folder_from_run
+        together = self.info.clip_folder_from_run and not folder.is_dir() and moved.is_dir()
+        return moved.resolve() if together else folder
 
     def clip(self) -> Clip:
         """The clip folder that the run was fitted to."""
@@ -122,9 +128,7 @@ def read_run_info(folder: Path) -> RunInfo:
     """Parse and check `run.json`."""
     path = folder / "run.json"
     if not path.is_file():
-        raise InputError(
-            f"{folder}: not a run folder (no run.json from train.py)"
-        )
+        raise InputError(f"{folder}: not a run folder (no run.json from train.py)")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data.get("version") != RUN_VERSION:
@@ -136,7 +140,12 @@ def read_run_info(folder: Path) -> RunInfo:
 
 def write_run_info(folder: Path, info: RunInfo) -> None:
     """Write `run.json`, whole or not at all."""
-    write_bytes(folder / "run.json", json.dumps(dataclasses.asdict(info), indent=1).encode())
+    try:
+        relative = os.path.relpath(info.clip_folder, folder.resolve())
+    except ValueError:  # another drive on Windows
+        relative = ""
+    data = dataclasses.asdict(dataclasses.replace(info, clip_folder_from_run=relative))
+    write_bytes(folder / "run.json", json.dumps(data, indent=1).encode())
 
 
 def write_atlases(folder: Path, layers: tuple[Layer, ...], textures: list[Texture]) -> None:

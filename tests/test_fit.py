@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from atlas.clip import Clip
+from atlas.clip import Clip, write_rgb
 from atlas.config import load_config
 from atlas.coords import Size
 from atlas.errors import InputError
@@ -127,6 +127,9 @@ def test_stages_of_an_interrupted_fit_are_used_again(tmp_path, monkeypatch, capl
         run = fit(folder, tmp_path / "run", resume=True)
     assert "align_1: taken from the interrupted run" in caplog.text
     assert not (run.folder / "stages").exists()
+    whole = fit(folder, tmp_path / "whole")
+    assert np.array_equal(run.mapping.frame(1).uv, whole.mapping.frame(1).uv)
+    assert np.array_equal(run.textures[0].rgb, whole.textures[0].rgb)
 
 
 def test_two_runs_with_one_seed_are_equal(tmp_path):
@@ -145,14 +148,20 @@ def test_clips_of_one_and_two_frames_are_fitted(tmp_path, frames):
 
 @pytest.mark.parametrize("share", [0, 255])
 def test_a_layer_that_hides_all_or_is_never_seen_is_fitted(tmp_path, share):
-    from atlas.clip import write_rgb
-
     scene = make_scene(SceneOptions(size=Size(80, 136), frame_count=3))
     folder = write_clip(scene, tmp_path / "scene", merged=True)
     for path in (tmp_path / "scene_foreground").glob("*.png"):
         write_rgb(path, np.full((80, 136), share, np.uint8))
     run = fit(folder, tmp_path / "run")
     assert reconstruction_db(run) > 20
+
+
+def test_black_frames_count_as_perfect_not_as_infinite(tmp_path):
+    scene = make_scene(SceneOptions(size=Size(80, 136), frame_count=2))
+    folder = write_clip(scene, tmp_path / "scene", merged=True)
+    for path in folder.glob("*.png"):
+        write_rgb(path, np.zeros((80, 136, 3), np.uint8))
+    assert fit(folder, tmp_path / "run").info.metrics["psnr_db"] == 100
 
 
 def test_a_loss_that_is_not_finite_is_named(tmp_path):

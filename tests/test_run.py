@@ -1,11 +1,12 @@
 """The run folder: opened, or refused in one line."""
 
+import dataclasses
 import json
 
 import pytest
 
 from atlas.errors import InputError
-from atlas.run import RunInfo, current_commit, is_run, open_run, read_run_info, write_run_info
+from atlas.run import Run, RunInfo, current_commit, is_run, open_run, read_run_info, write_run_info
 
 INFO = RunInfo(
     kind="layered",
@@ -20,7 +21,8 @@ INFO = RunInfo(
 
 def test_info_round_trip(tmp_path):
     write_run_info(tmp_path, INFO)
-    assert read_run_info(tmp_path) == INFO
+    found = read_run_info(tmp_path)
+    assert dataclasses.replace(found, clip_folder_from_run="") == INFO
     assert is_run(tmp_path)
     assert INFO.layer_tuple()[0].canvas.width == 6
 
@@ -56,3 +58,15 @@ def test_a_folder_without_run_or_checkpoint_is_named(tmp_path):
 def test_commit_is_short_or_none():
     commit = current_commit()
     assert commit is None or len(commit.removesuffix("-dirty")) == 12
+
+
+def test_a_project_that_moved_as_a_whole_finds_its_clips(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    for name in ("data/pond", "runs/pond"):
+        (old / name).mkdir(parents=True)
+    info = dataclasses.replace(INFO, clip_folder=str(old / "data" / "pond"))
+    write_run_info(old / "runs" / "pond", info)
+    old.rename(new)
+    folder = new / "runs" / "pond"
+    run = Run(folder, read_run_info(folder), mapping=None, textures=[])
+    assert run.clip_folder == new / "data" / "pond"
