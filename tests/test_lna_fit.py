@@ -149,7 +149,7 @@ def test_an_interrupted_run_keeps_whole_steps_and_goes_on_exactly(tmp_path, monk
 
 
 def test_fit_beats_the_mean_frame_and_opens_as_a_run(tmp_path):
-    """A young fit (seconds): 3 dB over the mean frame, several times what seeds vary by (0.5 dB)."""
+    """A young fit: 3 dB over the mean frame, several times what seeds vary by (0.5 dB)."""
     clip = make_clip(tmp_path / "clip")
     config = make_config(
         tmp_path,
