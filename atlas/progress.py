@@ -126,7 +126,7 @@ class _Bar:
 
     @classmethod
     def _start(cls) -> None:
-        cls._display = RichProgress(
+        cls._display = display = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -137,7 +137,7 @@ class _Bar:
             console=Console(stderr=True),
         )
         plain = sys.stderr
-        cls._display.start()
+        display.start()
         # The display lets what is written to sys.stderr appear above the bar. Log handlers keep
         # the stream they were made with, so they are pointed there too while it lives.
         handlers = [h for h in logging.getLogger().handlers if isinstance(h, logging.StreamHandler)]
