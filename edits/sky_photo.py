@@ -7,8 +7,9 @@ import numpy as np
 
 from edits.unmix import push_pull
 
-SURE = 0.98
-"""Matte above which a pixel is nothing but sky."""
+CLEAR, LIKELY, HIDDEN = 0.95, 0.4, 0.1
+"""Mattes above `LIKELY` count as sky (doubtful clouds are better kept than filled), but close to
+what is below `HIDDEN` (twigs, soft edges) only those above `CLEAR` do."""
 _LEAST_COLUMNS = 0.12
 _LEAST_SKY = 0.02
 _FILL_WIDTH_PX = 512
@@ -26,12 +27,12 @@ def take_sky(rgb: np.ndarray, matte: np.ndarray) -> np.ndarray | None:
     Returns:
         (h, W, 3) float32, h <= H; None when there is next to no sky.
     """
-    sure = matte >= SURE
+    sure = matte >= LIKELY
     rows = np.flatnonzero(sure.mean(1) >= _LEAST_COLUMNS)
     if rows.size == 0 or sure.mean() < _LEAST_SKY:
         return None
     rgb, matte = rgb[: rows[-1] + 1], matte[: rows[-1] + 1]
-    known = _eroded(matte)
+    known = _known(matte)
     smooth = _diffused(rgb, known)
     if smooth is None:
         return None
@@ -41,11 +42,17 @@ def take_sky(rgb: np.ndarray, matte: np.ndarray) -> np.ndarray | None:
     return np.clip(filled + weight[..., None] * (rgb - filled), 0, 1).astype(np.float32)
 
 
-def _eroded(matte: np.ndarray) -> np.ndarray:
-    """(H, W) float32, 1 where a pixel and those close to it are nothing but sky."""
-    reach = 2 * max(1, round(matte.shape[1] / 400)) + 1
-    kernel = np.ones((reach, reach), np.uint8)
-    return cv2.erode((matte >= SURE).astype(np.uint8), kernel).astype(np.float32)
+def _known(matte: np.ndarray) -> np.ndarray:
+    """(H, W) float32, 1 where a pixel counts as sky."""
+    width = matte.shape[1]
+    close = cv2.dilate((matte < HIDDEN).astype(np.uint8), _square(width / 60)) > 0
+    sky = (matte >= LIKELY) & ~(close & (matte < CLEAR))
+    return cv2.erode(sky.astype(np.uint8), _square(width / 300)).astype(np.float32)
+
+
+def _square(reach_px: float) -> np.ndarray:
+    side = 2 * max(1, round(reach_px)) + 1
+    return np.ones((side, side), np.uint8)
 
 
 def _diffused(rgb: np.ndarray, known: np.ndarray) -> np.ndarray | None:
