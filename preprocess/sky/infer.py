@@ -27,7 +27,7 @@ from preprocess.sky.temporal import FineSteadier, FlowSteadier, SteadyOptions
 class MatteOptions:
     """How `NetworkMatter` works."""
 
-    side_px: int = 288
+    side_px: int = 256
     """Longer side of the picture that the network sees, rounded to multiples of 32."""
     refine: RefineOptions | None = field(default_factory=RefineOptions)
     """Refinement to full size; None enlarges the small matte bilinearly."""
