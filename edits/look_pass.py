@@ -195,9 +195,14 @@ def relit(
         after: (H, W, 3) uint8 or uint16. share: (H, W) float32.
         small_sky: (h, w, 3) float32, the sky over the same picture, at low resolution.
     """
-    toned = table.apply(after)
-    sky = cv2.compare(share, 1 - _SHARE_STEP, cv2.CMP_GE)
-    cv2.copyTo(after, sky, toned)
+    toned = after.copy()
+    least = cv2.reduce(share, 1, cv2.REDUCE_MIN)[:, 0]
+    scene = np.flatnonzero(least < 1 - _SHARE_STEP)
+    if scene.size == 0:
+        return toned
+    band = slice(scene[0], scene[-1] + 1)
+    scene_only = cv2.compare(share[band], 1 - _SHARE_STEP, cv2.CMP_LT)
+    cv2.copyTo(table.apply(after[band]), scene_only, toned[band])
     mixed = cv2.findNonZero(cv2.inRange(share, _SHARE_STEP, 1 - _SHARE_STEP))
     if mixed is None:
         return toned

@@ -12,7 +12,7 @@ import yaml
 from atlas.errors import InputError
 from edits.look import Look
 from edits.preset import preset_names, read_preset
-from edits.recipe import Recipe, SkyEdit, read_look
+from edits.recipe import Edit, Recipe, SkyEdit, read_look
 
 _OPTIONS = {
     "sky_scale": "scale",
@@ -65,7 +65,8 @@ def with_sky(args: argparse.Namespace, recipe: Recipe) -> Recipe:
 
     A sky of --sky lies over the recipe's; that of a preset takes the place of the recipe's.
     """
-    edits, look = list(recipe.edits), recipe.look
+    edits: list[Edit] = list(recipe.edits)
+    look = recipe.look
     options = sky_fields(args)
     preset = None if args.preset is None else read_preset(args.preset)
     if preset is not None:
