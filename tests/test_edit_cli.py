@@ -265,3 +265,49 @@ def test_source_option_names_the_new_place(clip, video):
     moved = with_source(clip, path="/nowhere/clip.mp4")
     footage = open_footage(moved, video)
     assert (footage.source.info.size, footage.first_frame) == (SIZE, 2)
+
+
+def test_presets_looks_and_sky_options_reach_the_recipe(tmp_path):
+    from argparse import ArgumentParser
+
+    from edits.look import Look
+    from edits.preset import preset_names
+    from edits.recipe import Recipe
+    from edits.sky_options import add_sky_options, with_sky
+
+    def made(*arguments: str) -> Recipe:
+        parser = ArgumentParser()
+        add_sky_options(parser)
+        return with_sky(parser.parse_args(arguments), Recipe())
+
+    assert preset_names() == ["clear", "dawn", "galaxy", "overcast", "storm", "sunset"]
+    for name in preset_names():
+        recipe = made("--preset", name)
+        (edit,) = recipe.edits
+        assert Path(edit.source).is_file()
+        assert recipe.look is not None
+        assert recipe.look.active
+        assert (recipe.look.rain > 0) == (name == "storm")
+    storm = made("--preset", "storm", "--look", "rain=0.25", "--flip", "--drift", "0.02,-0.01")
+    assert storm.look is not None
+    assert (storm.look.rain, storm.look.haze) == (0.25, 0.55)
+    assert (storm.edits[0].flip, storm.edits[0].drift_x) == (True, 0.02)
+    own = made("--sky", "mine.jpg", "--preset", "sunset")
+    assert [edit.source for edit in own.edits] == ["mine.jpg"]
+    assert own.look == made("--preset", "sunset").look
+    assert made("--look", "haze_color=#ff8800", "--look", "haze=0.3").look == Look(
+        haze=0.3, haze_color="#ff8800"
+    )
+    assert made("--preset", "storm", "--look", "off").look is None
+    for bad, message in (
+        (["--preset", "fog"], "preset 'fog' is not known; wanted one of clear"),
+        (["--look", "rain"], "--look rain: wanted KEY=VALUE"),
+        (["--look", "wet=1"], "--look: unknown key 'wet'"),
+        (["--look", "rain=much"], "rain is 'much', wanted a number"),
+        (["--sky", "a", "--sky-fit", "stretch"], "--sky-fit is 'stretch', wanted one of auto"),
+        (["--sky", "a", "--drift", "left"], "--drift left: wanted X or X,Y"),
+        (["--drift", "0.1"], "need --sky FILE or --preset NAME"),
+    ):
+        with pytest.raises(InputError) as caught:
+            made(*bad)
+        assert message in str(caught.value)
