@@ -196,13 +196,12 @@ def relit(
         small_sky: (h, w, 3) float32, the sky over the same picture, at low resolution.
     """
     toned = after.copy()
-    least = cv2.reduce(share, 1, cv2.REDUCE_MIN)[:, 0]
-    scene = np.flatnonzero(least < 1 - _SHARE_STEP)
-    if scene.size == 0:
+    scene = cv2.compare(share, 1 - _SHARE_STEP, cv2.CMP_LT)
+    _, top, _, height = cv2.boundingRect(scene)
+    if height == 0:
         return toned
-    band = slice(scene[0], scene[-1] + 1)
-    scene_only = cv2.compare(share[band], 1 - _SHARE_STEP, cv2.CMP_LT)
-    cv2.copyTo(table.apply(after[band]), scene_only, toned[band])
+    band = slice(top, top + height)
+    cv2.copyTo(table.apply(after[band]), scene[band], toned[band])
     mixed = cv2.findNonZero(cv2.inRange(share, _SHARE_STEP, 1 - _SHARE_STEP))
     if mixed is None:
         return toned
@@ -278,7 +277,7 @@ def _shrunk(frame: LookFrame) -> _Small:
 
 def _reduced(picture: np.ndarray, size: Size, step: int) -> np.ndarray:
     """About the mean over `step` x `step` pixels, of a few of them: enough for statistics."""
-    skip = max(1, step // 4)
+    skip = max(1, step // 3)
     return cv2.resize(picture[::skip, ::skip], size.wh, interpolation=cv2.INTER_AREA)
 
 
