@@ -6,8 +6,8 @@ A made-up fitted clip: two layers with homographies, lattice residuals and shadi
 Timed: text at pins, paint on the object, a removed layer, and one preview frame; each from reading
 the recipe's files to the renamed output. The baseline, in the same run and through the same decoder
 and encoder, renders every layer's edited atlas over the whole frame and composites all of it in
-floating point, without a box, without reuse of the original pixels. Medians and quartiles; processor time
-beside them, which a busy machine changes less.
+floating point, without a box, without reuse of the original pixels. Medians and quartiles;
+processor time beside them, which a busy machine changes less.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def produce(args: argparse.Namespace, job: Job, recipe: Recipe) -> None:
     info = job.footage.source.info
     renderer, delivery = job.open(recipe), delivery_of(args, info)
     if args.preview is not None or args.contact_sheet:
-        if args.contact_sheet:
+        if args.preview is None:
             write_contact_sheet(job, renderer, delivery)
         else:
             write_frame(job, renderer, delivery, args.preview)
