@@ -286,30 +286,34 @@ class LayeredFit:
         shaded = self.options.shading_sigma_px > 0 and self.clip.frame_count > 1
         has_sky = len(motions) > 1 and motions[-1].name == SKY_NAME and self.clip.frame_count > 1
         rounds = self.options.known_sky_rounds if has_sky else 0
-        shading: Shading | None = None
-        with progress(None, 1 + shaded + 2 * rounds, "textures and shading") as bar:
-            if shaded:
-                shading = self._shade(motions, None)
-                bar.advance(1)
+        with progress(None, 2 + 2 * rounds, "textures and shading") as bar:
+            rough, shading = self._rough(motions, None, shaded)
+            bar.advance(1)
             for _ in range(rounds):
-                self._mend_mattes(motions, shading)
+                self._mend_mattes(motions, rough[-1], shading)
                 bar.advance(1)
-                shading = self._shade(motions, shading) if shaded else None
+                rough, shading = self._rough(motions, shading, shaded)
                 bar.advance(1)
             textures = splat(self._mapping(motions), self.store.frame, options, shading)
             bar.advance(1)
         return textures, shading
 
-    def _shade(self, motions: list[LayerMotion], before: Shading | None) -> Shading:
-        """Shading against textures from which the shading known `before` is taken out."""
+    def _rough(
+        self, motions: list[LayerMotion], before: Shading | None, shaded: bool
+    ) -> tuple[list[Texture], Shading | None]:
+        """Quick textures, the shading known `before` taken out, and the shading on top of them."""
         mapping = self._mapping(motions)
         rough = splat(mapping, self.store.frame, SplatOptions(sharpen_steps=0), before)
-        return estimate_shading(mapping, rough, self.store, self.options.shading_sigma_px)
+        if not shaded:
+            return rough, None
+        sigma_px = self.options.shading_sigma_px
+        return rough, estimate_shading(mapping, rough, self.store, sigma_px)
 
-    def _mend_mattes(self, motions: list[LayerMotion], shading: Shading | None) -> None:
+    def _mend_mattes(
+        self, motions: list[LayerMotion], sky: Texture, shading: Shading | None
+    ) -> None:
         """Mend the mattes' edges against the sky where its atlas knows what lies behind."""
         mapping = self._mapping(motions)
-        sky = splat(mapping, self.store.frame, SplatOptions(sharpen_steps=0), shading)[-1]
 
         def mended(t: int) -> np.ndarray:
             found = mapping.frame(t)
