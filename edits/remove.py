@@ -17,7 +17,7 @@ from edits.blend import paint_over
 from edits.context import RenderContext, atlas_color
 from edits.kinds import RemoveLayer
 from edits.paint import Paint, shaded_sample
-from edits.unmix import estimate_color
+from edits.unmix import estimate_color, push_pull
 
 SURVEY_WIDTH_PX = 240
 """Frames are looked at at about this width to find what the removed layers hide."""
@@ -32,9 +32,7 @@ class Removal:
     filled_share: how much of what appears no frame has ever seen; [0, 1].
     """
 
-    def __init__(
-        self, edits: Sequence[RemoveLayer], mapping: LayerMapping, context: RenderContext
-    ):
+    def __init__(self, edits: Sequence[RemoveLayer], mapping: LayerMapping, context: RenderContext):
         self._grow = {mapping.layer_index(edit.layer): edit.grow for edit in edits}
         self.layers = sorted(self._grow)
         self._names = [mapping.layers[i].name for i in self.layers]
@@ -66,10 +64,19 @@ class Removal:
         return self._grow.get(layer, 0.0) > 0
 
     def grown(self, found: FrameMapping) -> FrameMapping:
-        """The mapping with the removed layers' mattes widened, softly."""
+        """The mapping with the removed layers' mattes widened, softly.
+
+        A matte cannot see through what lies before it: a sky matte takes a balloon for ground. So
+        the mattes of layers in between are continued under the removed layers from around.
+        """
         alpha = found.alpha.copy()
+        open_to_view = np.ones(alpha.shape[1:], np.float32)
         for i, grow in self._grow.items():
             alpha[i] = widened(alpha[i], grow * alpha.shape[2])
+            open_to_view *= 1 - alpha[i]
+        for i in range(self.layers[0] + 1, len(alpha) - 1):
+            if i not in self.layers:
+                alpha[i] = continued(alpha[i], open_to_view)
         return FrameMapping(found.uv, alpha, found.confidence)
 
     def below(
@@ -170,6 +177,17 @@ def widened(alpha: np.ndarray, reach_px: float) -> np.ndarray:
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     wide = cv2.GaussianBlur(cv2.dilate(alpha, kernel), (0, 0), max(reach / 4, 0.5))
     return np.maximum(alpha, wide)
+
+
+def continued(alpha: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """A matte continued smoothly to where it is not known.
+
+    Args:
+        alpha: (H, W) float32. known: (H, W) float32, [0, 1].
+    """
+    weighted = alpha * known
+    filled = push_pull(np.dstack([weighted, weighted, weighted, known]))
+    return alpha if filled is None else (weighted + (1 - known) * filled[..., 0]).clip(0, 1)
 
 
 def _small(size: Size) -> Size:

@@ -11,7 +11,7 @@ from edits.apply import Renderer, render
 from edits.context import RenderContext
 from edits.kinds import LayerPaint, RemoveLayer
 from edits.recipe import Recipe, read_recipe, write_recipe
-from edits.remove import widened
+from edits.remove import continued, widened
 from tests.edited_scene import blob, colorful, object_scene, psnr_db
 from tests.synthetic import Scene
 
@@ -119,3 +119,15 @@ def test_size_of_the_survey_does_not_grow_the_gap():
     small = widened(np.pad(np.ones((4, 4), np.float32), 20), 0.1 * 44)
     assert Size(*small.shape) == Size(44, 44)
     assert 12 <= (small[22] > 0.5).sum() <= 14
+
+
+def test_a_matte_between_is_continued_under_what_is_removed():
+    # A horizon: opaque below row 30. A square in the sky, which the matte takes for ground, goes.
+    alpha = np.zeros((60, 80), np.float32)
+    alpha[30:] = 1
+    alpha[5:15, 30:45] = 1
+    known = np.ones_like(alpha)
+    known[3:17, 28:47] = 0
+    made = continued(alpha, known)
+    assert made[3:17, 28:47].max() < 0.12
+    assert (made[known == 1] == alpha[known == 1]).all()
