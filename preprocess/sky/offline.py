@@ -67,7 +67,9 @@ def clip_mattes(
             frame.forward = forward(frame)
             frame.motion = forward.motion
         if causal:
-            yield from (fine(_finished(matter, frame, frame.forward), frame) for frame in block)
+            for frame in block:
+                assert frame.forward is not None
+                yield fine(_finished(matter, frame, frame.forward), frame)
             continue
         yield from (fine(matte, frame) for matte, frame in _both_ways(matter, waiting, block))
         waiting = block

@@ -82,7 +82,8 @@ def colour_line(
         slope (h, w, 3) and offset (h, w); trust (h, w) float32 in [0, 1].
     """
     colours = small.astype(np.float32) * np.float32(1 / 255)
-    window = (2 * options.line_radius_px + 1,) * 2
+    side_px = 2 * options.line_radius_px + 1
+    window = (side_px, side_px)
     sky, sky_share = _mean_of(colours, coarse > 1 - options.sure, window)
     ground, ground_share = _mean_of(colours, coarse < options.sure, window)
     axis = sky - ground

@@ -124,8 +124,9 @@ class FineSteadier:
         keep = cv2.resize(motion.trust, wh, interpolation=cv2.INTER_LINEAR)
         keep *= self.options.keep_fine
         change = cv2.subtract(carry(last, flow), matte)
-        self._last = cv2.add(matte, cv2.multiply(change, keep))
-        return self._last
+        steady = cv2.add(matte, cv2.multiply(change, keep))
+        self._last = steady
+        return steady
 
 
 def small_flow(new: np.ndarray, old: np.ndarray) -> np.ndarray:

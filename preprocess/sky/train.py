@@ -216,7 +216,7 @@ class BatchStream:
     """Draws batches in a thread, a few ahead of the network."""
 
     def __init__(self, augmenter: Augmenter, batch: int, seed: int) -> None:
-        self.sizes = EARLY_SIZES
+        self.sizes: tuple[Size, ...] = EARLY_SIZES
         """What is drawn from; the trainer sets it."""
         self._queue: queue.Queue[tuple[np.ndarray, np.ndarray, np.ndarray]] = queue.Queue(3)
         rng = np.random.default_rng(seed)
