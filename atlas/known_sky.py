@@ -54,11 +54,18 @@ def refine_sky_share(
         return share
     noise = float(np.clip(np.median(distance[open_sky]), *NOISE_RANGE))
     scene_share = _mixing(frame, old_sky, distance, share, noise)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * REACH_PX + 1,) * 2)
-    near = cv2.dilate((share < 0.98).astype(np.float32), kernel)
-    trust = known * cv2.GaussianBlur(near, (0, 0), 1.5) * (1 - above) * (scene_share >= 0)
+    trust = known * (1 - above) * (scene_share >= 0)
     mended = (1 - above) * (1 - scene_share.clip(0, 1))
-    return (share + trust * (mended - share)).astype(np.float32).clip(0, 1)
+    # More sky wherever the matte has any doubt; less of it only where the matte half sees a scene,
+    # since clouds that moved look like one.
+    reach = np.where(mended > share, _near(share < 0.98), _near(share < 0.7))
+    return (share + trust * reach * (mended - share)).astype(np.float32).clip(0, 1)
+
+
+def _near(where: np.ndarray) -> np.ndarray:
+    """(H, W) float32: 1 within `REACH_PX` of the pixels given, falling off softly."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * REACH_PX + 1,) * 2)
+    return cv2.GaussianBlur(cv2.dilate(where.astype(np.float32), kernel), (0, 0), 1.5)
 
 
 def _mixing(

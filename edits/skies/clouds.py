@@ -145,7 +145,8 @@ def paint_clouds(
                     x + reach * sun_step[0], z + reach * sun_step[2], min(up_there, 1)
                 )
         light = np.exp(-depth * look.shade * look.thickness * 0.24)
-        tone = mix(mix(base, shadow, smoothstep(0.0, 0.5, np.asarray(rise, np.float32))), lit, light)
+        shade = smoothstep(0.0, 0.5, np.asarray(rise, np.float32))
+        tone = mix(mix(base, shadow, shade), lit, light)
         silver = look.rim * glow * (1 - density) * light
         tone = tone + silver[..., None] * lit
         air = np.exp(-np.maximum(distance - 1, 0) / look.haze_length)
