@@ -53,13 +53,15 @@ def refine_sky_share(
     if open_sky.sum() < 200:
         return share
     noise = float(np.clip(np.median(distance[open_sky]), *NOISE_RANGE))
-    scene_share = _mixing(frame, old_sky, distance, share, noise)
-    trust = known * (1 - above) * (scene_share >= 0)
-    mended = (1 - above) * (1 - scene_share.clip(0, 1))
-    # More sky wherever the matte has any doubt; less of it only where the matte half sees a scene,
-    # since clouds that moved look like one.
-    reach = np.where(mended > share, _near(share < 0.98), _near(share < 0.7))
-    return (share + trust * reach * (mended - share)).astype(np.float32).clip(0, 1)
+    mixing, solid, told_apart = _mixing(frame, old_sky, distance, share, noise)
+    trust = known * (1 - above) * told_apart
+    most = (1 - above) * (1 - np.maximum(mixing, solid))
+    least = (1 - above) * (1 - mixing * (1 - solid))
+    # More sky wherever the matte has any doubt. Less of it only where the matte sees a scene near
+    # by and a mixture explains the pixel, since clouds that moved look like things before a sky.
+    gain_of_sky = _near(share < 0.98) * np.maximum(most - share, 0)
+    loss_of_sky = _near(share < 0.5) * np.maximum(share - least, 0)
+    return (share + trust * (gain_of_sky - loss_of_sky)).astype(np.float32).clip(0, 1)
 
 
 def _near(where: np.ndarray) -> np.ndarray:
@@ -70,23 +72,25 @@ def _near(where: np.ndarray) -> np.ndarray:
 
 def _mixing(
     frame: np.ndarray, old_sky: np.ndarray, distance: np.ndarray, share: np.ndarray, noise: float
-) -> np.ndarray:
-    """(H, W) share of the scene in each pixel by its place between scene and sky; -1 = unknown."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What each pixel says of the scene's share in it, three times (H, W).
+
+    mixing: its place between the sky's colour (0) and the scene's (1). solid: how surely no such
+    mixture explains it: a thing of another colour. told_apart: whether the two colours differ.
+    """
     scene = _scene_color(frame, distance, share, noise)
     axis = old_sky - scene
     length2 = (axis**2).sum(-1)
     along = ((old_sky - frame) * axis).sum(-1) / np.maximum(length2, 1e-6)
     mixing = np.clip(along, 0, 1)
-    # What no mixture explains is a thing of another colour, and solid; but not what lies on the
-    # sky's far side of the scene: there the atlas is a little off (a twig that smeared it).
     explained = old_sky - mixing[..., None] * axis
     beside = np.linalg.norm(frame - explained, axis=-1) / noise
+    # what lies on the sky's far side of the scene is sky: there the atlas is a little off
     solid = np.clip((beside - 4) / 4, 0, 1) * np.clip((along - 0.1) / 0.2, 0, 1)
-    mixing = np.maximum(mixing, solid)
     # within the noise of the sky's own colour it is sky, however short the axis is
-    mixing *= np.clip((distance / noise - 1.5) / 1.5, 0, 1)
+    differs = np.clip((distance / noise - 1.5) / 1.5, 0, 1)
     told_apart = (length2 > (6 * noise) ** 2) | (distance < 1.5 * noise)
-    return np.where(told_apart, mixing, -1).astype(np.float32)
+    return mixing * differs, solid * differs, told_apart
 
 
 def _scene_color(
