@@ -5,6 +5,7 @@ is merely odd must come out of edit.py with the frames, times, size and sound th
 """
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -115,7 +116,8 @@ def stuff(tmp_path_factory):
     shutil.copytree(root / "run", root / "moved")
     text = (root / "moved" / "run.json").read_text()
     here, gone = str(root / "data" / "c"), str(root / "gone" / "c")
-    (root / "moved" / "run.json").write_text(text.replace(here, gone))
+    moved = json.loads(text.replace(here, gone)) | {"clip_folder_from_run": "../gone"}
+    (root / "moved" / "run.json").write_text(json.dumps(moved))
     shutil.copytree(root / "run", root / "broken")
     checkpoint = root / "broken" / "checkpoint.safetensors"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-50])

@@ -78,7 +78,7 @@ class OnnxMatter(ForeignMatter):
         try:
             import onnxruntime
         except ModuleNotFoundError as err:
-            raise InputError("an ONNX matte needs onnxruntime: pip install onnxruntime") from err
+            raise InputError("an ONNX matte needs onnxruntime: pip install '.[onnx]'") from err
         if not path.is_file():
             raise InputError(f"{path}: no such file; wanted an ONNX model")
         try:
