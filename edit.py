@@ -155,6 +155,9 @@ def find_footage(args: argparse.Namespace) -> Footage:
     from edits.resized import ResizedSource, parse_size
     from thirdparty.lna import is_lna_model
 
+    plain = not (is_lna_model(args.input) or args.data or is_run(args.input))
+    if args.size and not (plain and not (args.input / "clip.json").is_file()):
+        raise InputError("--size is for videos and frame folders; a run has its source's own size")
     if is_lna_model(args.input) or args.data is not None:
         return find_model_footage(args)
     if is_run(args.input):
@@ -176,10 +179,10 @@ def find_footage(args: argparse.Namespace) -> Footage:
 def find_clip(args: argparse.Namespace) -> Clip:
     """The clip folder that a run was fitted to."""
     from atlas.clip import Clip
-    from atlas.run import read_run_info
+    from atlas.run import find_clip_folder, read_run_info
 
     info = read_run_info(args.input)
-    folder = args.clip or Path(info.clip_folder)
+    folder = args.clip or find_clip_folder(args.input, info)
     if not folder.is_dir():
         raise InputError(
             f"{args.input}: its clip folder {folder} is not there; give its place with --clip DIR"

@@ -304,7 +304,7 @@ def describe(run: Run, clip: Clip, count: int) -> dict[str, Any]:
 
 def costs(run: Run, clip: Clip, measurement: Measurement, evaluate_s: float) -> dict[str, Any]:
     """Times and memory, null where nobody measured them."""
-    from atlas.evaluation import peak_memory_mb
+    from atlas.run import peak_memory_mb
 
     scores = measurement.scores
     edit_s = {name: round(s.edit_seconds, 3) for name, s in scores.items()}

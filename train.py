@@ -149,16 +149,6 @@ def fit(clip: Clip, config: TrainConfig, folder: Path, resume: bool, tracker: Tr
     fit_recipe(clip, config, folder, device=device, resume=resume, tracker=tracker)
 
 
-def peak_memory_mb() -> float | None:
-    """Largest resident size of this process so far; None where the system does not tell."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
-
-
 def seconds_before(folder: Path) -> float:
     """What a run that is resumed has taken before; its last interrupted part is not known."""
     from atlas.run import read_run_info
@@ -171,7 +161,13 @@ def seconds_before(folder: Path) -> float:
 
 def main() -> None:
     options = parse_arguments()
-    from atlas.run import current_commit, machine_name, read_run_info, write_run_info
+    from atlas.run import (
+        current_commit,
+        machine_name,
+        peak_memory_mb,
+        read_run_info,
+        write_run_info,
+    )
 
     start_s = time.monotonic()
     config = resolve_config(options)

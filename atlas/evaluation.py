@@ -8,7 +8,6 @@ the same held-out flow and the same edit, carried over by its gauge.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -259,16 +258,6 @@ class Measurement:
                 for warp in self.scores[contender.name].warps.values():
                     warp.add(earlier[contender.name], found[contender.name], motion)
         self._recent.append((rgb, found))
-
-
-def peak_memory_mb() -> float | None:
-    """Largest resident set of this process so far, MB; None where the system does not tell."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
 
 
 def _fitted(gain: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

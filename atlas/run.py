@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,8 @@ class Run:
 
     @property
     def clip_folder(self) -> Path:
-        """Where the clip lay at the fit, or lies from the run if the project has moved."""
-        folder = Path(self.info.clip_folder)
-        moved = self.folder / self.info.clip_folder_from_run
-        together = self.info.clip_folder_from_run and not folder.is_dir() and moved.is_dir()
-        return moved.resolve() if together else folder
+        """Where the clip lies."""
+        return find_clip_folder(self.folder, self.info)
 
     def clip(self) -> Clip:
         """The clip folder that the run was fitted to."""
@@ -117,6 +115,14 @@ def open_run(folder: Path | str) -> Run:
         raise InputError(f"{folder / 'run.json'}: kind is {info.kind!r}, wanted layered or lna")
     opened: OpenedMapping = importlib.import_module(OPENERS[info.kind]).open_mapping(folder, info)
     return Run(folder, info, opened.mapping, opened.textures, opened.base, opened.shading)
+
+
+def find_clip_folder(run: Path, info: RunInfo) -> Path:
+    """Where the clip lay at the fit, or lies from the run if both have moved together."""
+    folder = Path(info.clip_folder)
+    moved = run / info.clip_folder_from_run
+    together = info.clip_folder_from_run and not folder.is_dir() and moved.is_dir()
+    return moved.resolve() if together else folder
 
 
 def is_run(folder: Path | str) -> bool:
@@ -186,3 +192,13 @@ def machine_name() -> str:
                 model = line.split(":", 1)[1].strip()
                 break
     return f"{model}, {os.cpu_count()} cores, {platform.system()}, numpy {np.__version__}"
+
+
+def peak_memory_mb() -> float | None:
+    """Largest resident size of this process so far, MB; None where the system does not tell."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)

@@ -146,7 +146,7 @@ def open_method(
         return found
     if device.split(":")[0] == "cpu":
         log.info(
-            "flow: dis, since RAFT takes seconds a pair on a CPU (about 100 times as long as "
+            "flow: dis, since RAFT takes seconds a pair on a CPU (some hundred times as long as "
             "DIS); ask for it with --flow raft"
         )
         return DisFlow()
