@@ -19,6 +19,8 @@ NOISE_RANGE = (0.012, 0.05)
 """Bounds on the noise between atlas and frame, RGB distance with colours in [0, 1]."""
 SCENE_WINDOW_PX = 25
 """Width of the window in which the scene's own colour is looked for; pixels."""
+GROSS_ERROR = (0.05, 0.2)
+"""Differences of share below the first are left alone, above the second mended whole."""
 REACH_PX = 5
 """How far beyond what the matte calls scene its edges may lie, pixels."""
 
@@ -61,7 +63,11 @@ def refine_sky_share(
     # by and a mixture explains the pixel, since clouds that moved look like things before a sky.
     gain_of_sky = _near(share < 0.98) * np.maximum(most - share, 0)
     loss_of_sky = _near(share < 0.5) * np.maximum(share - least, 0)
-    return (share + trust * (gain_of_sky - loss_of_sky)).astype(np.float32).clip(0, 1)
+    change = trust * (gain_of_sky - loss_of_sky)
+    # A matte that is nearly right is more right than this: it overrules gross errors only.
+    low, high = GROSS_ERROR
+    change *= np.clip((np.abs(change) - low) / (high - low), 0, 1)
+    return (share + change).astype(np.float32).clip(0, 1)
 
 
 def _near(where: np.ndarray) -> np.ndarray:
