@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 
 import cv2
@@ -30,10 +31,49 @@ HALF_SIZE_SIGMA_PX = 8.0
 """Rounds that smooth the flow at least this widely work at half the frame size."""
 
 
-class LayerAligner:
-    """Holds one layer's growing residual and does the rounds."""
+HISTORY_FRAMES = 24.0
+"""Earlier frames of a long shot count in a window's texture at most as much as this many."""
 
-    def __init__(self, store: ClipStore, layer: int, motion: LayerMotion, options: AlignConfig):
+
+@dataclass(frozen=True)
+class History:
+    """What earlier windows of a shot have settled.
+
+    texture: sums over the frames before this window, on the layer's canvas.
+    settled: the window's first frames that an earlier window has aligned for good.
+    """
+
+    texture: SplatSum
+    settled: int
+
+    def sums_on(self, canvas: Size) -> torch.Tensor:
+        """(4, h, w): the sums on a coarser canvas, their weight limited to `HISTORY_FRAMES`."""
+        sums = self.texture.sums
+        if self.texture.canvas != canvas:
+            planes = cv2.resize(
+                sums.permute(1, 2, 0).numpy(), canvas.wh, interpolation=cv2.INTER_AREA
+            )
+            sums = torch.from_numpy(planes).permute(2, 0, 1)
+        return sums * (HISTORY_FRAMES / sums[3].clamp_min(HISTORY_FRAMES))
+
+
+class LayerAligner:
+    """Holds one layer's growing residual and does the rounds.
+
+    Args:
+        store: the frames to align: a whole shot or a window of one.
+        history: for a later window of a shot, what the earlier ones have settled.
+    """
+
+    def __init__(
+        self,
+        store: ClipStore,
+        layer: int,
+        motion: LayerMotion,
+        options: AlignConfig,
+        history: History | None = None,
+    ):
+        self.history = history
         self.full = store
         self.half = _half_store(store)
         self.store = store  # the one of the present round
@@ -48,16 +88,25 @@ class LayerAligner:
     def run(self) -> Iterator[int]:
         """Do all rounds; yields after each one its number, from 0."""
         for number, sigma_px in enumerate(self.options.sigmas_px):
-            # a wide window needs no fine flow: half the size costs a quarter
-            self.store = self.half if sigma_px >= HALF_SIZE_SIGMA_PX else self.full
-            self._identity = pixel_grid(self.store.size)
-            self._canvas = self._scaled_canvas()
-            self._texture = self.splat_texture()
-            assert self.motion.residual is not None
-            self.motion.residual += self._every_frame(partial(self._delta, sigma_px=sigma_px))
-            if self.options.neighbour_weight > 0:
-                self._relax_along_flow(sigma_px)
+            self.round(sigma_px)
             yield number
+
+    def round(self, sigma_px: float) -> None:
+        """One round, the flow smoothed by `sigma_px`."""
+        # a wide window needs no fine flow: half the size costs a quarter
+        self.store = self.half if sigma_px >= HALF_SIZE_SIGMA_PX else self.full
+        self._identity = pixel_grid(self.store.size)
+        self._canvas = self._scaled_canvas()
+        self._texture = self.splat_texture()
+        self._move(self._every_frame(partial(self._delta, sigma_px=sigma_px)))
+        if self.options.neighbour_weight > 0:
+            self._relax_along_flow(sigma_px)
+
+    def _move(self, change: np.ndarray) -> None:
+        """Add (T, h, w, 2) texels to the residual of the frames that are free to move."""
+        assert self.motion.residual is not None
+        free = slice(self.history.settled if self.history else 0, None)
+        self.motion.residual[free] += change[free]
 
     def _uv(self, t: int) -> np.ndarray:
         """(H, W, 2) texels of frame `t` at the present round's size."""
@@ -76,6 +125,8 @@ class LayerAligner:
     def splat_texture(self) -> np.ndarray:
         """(h, w, 3) float32 robust mean of the frames on the canvas, holes filled."""
         total = SplatSum(self._canvas)
+        if self.history is not None:
+            total.sums += self.history.sums_on(self._canvas)
         for t in range(self.store.frame_count):
             share = self.store.share(self.layer, t)
             if not (share > 0.5).any():
@@ -136,9 +187,8 @@ class LayerAligner:
         Where the flow is consistent, uv_t(x) should equal uv_{t+1}(x + flow): the flow loss of
         Kasten et al. 2021 (eq. 8), here as one step of Jacobi relaxation.
         """
-        assert self.motion.residual is not None
         pulls = self._every_frame(partial(self._pull, sigma_px=sigma_px))
-        self.motion.residual += self.options.neighbour_weight * pulls
+        self._move(self.options.neighbour_weight * pulls)
 
     def _every_frame(self, change: Callable[[int], np.ndarray]) -> np.ndarray:
         """(T, h, w, 2): `change` of every frame; OpenCV lets go of the interpreter, so threads."""

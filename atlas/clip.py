@@ -11,6 +11,7 @@ A folder without `clip.json` in this layout (the one of layered-neural-atlases d
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -133,6 +134,38 @@ class Clip:
     def sibling(self, suffix: str) -> Path:
         """The folder `NAME_suffix` beside the frames."""
         return self.folder.resolve().parent / f"{self.name}_{suffix}"
+
+    def span(self, first: int, end: int) -> Clip:
+        """Frames [first, end) as a clip of their own in the same folder."""
+        if not 0 <= first < end <= self.frame_count:
+            raise ValueError(f"wanted 0 <= first < end <= {self.frame_count}, got {first}, {end}")
+        part = copy.copy(self)
+        part.frame_names = self.frame_names[first:end]
+        part.info = dataclasses.replace(
+            self.info,
+            frame_count=end - first,
+            frame_times_s=self.info.frame_times_s[first:end],
+            shots=[[0, end - first]],
+        )
+        return part
+
+    def shots(self) -> list[tuple[int, int]]:
+        """[first, end) of every shot, in order; one where preprocess found no cut."""
+        found = [(int(first), int(end)) for first, end in self.info.shots]
+        if not found:
+            return [(0, self.frame_count)]
+        firsts, ends = zip(*found, strict=True)
+        edges = (0, *ends)
+        if (
+            firsts != edges[:-1]
+            or ends[-1] != self.frame_count
+            or list(edges) != sorted(set(edges))
+        ):
+            raise InputError(
+                f"{self.folder / 'clip.json'}: shots {self.info.shots} do not cover its "
+                f"{self.frame_count} frames one after the other; run preprocess again"
+            )
+        return found
 
     def frame(self, t: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB: frame `t` at the clip's size."""

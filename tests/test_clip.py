@@ -156,3 +156,33 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_rgb(tmp_path / "a.png", np.zeros((2, 3, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_span_is_its_frames_with_their_flow_and_masks(tmp_path):
+    clip = Clip(make_clip(tmp_path))
+    part = clip.span(1, 3)
+    part.check()
+    assert (part.frame_count, part.info.frame_count, part.shots()) == (2, 2, [(0, 2)])
+    assert part.info.frame_times_s == [1 / 24, 2 / 24]
+    assert np.array_equal(part.frame(0), clip.frame(1))
+    assert not np.array_equal(part.frame(0), clip.frame(0))
+    assert np.array_equal(part.alpha(1), clip.alpha(2))
+    assert part.flow_path(0, 1) == clip.flow_path(1, 2)
+    assert clip.frame_count == 3
+
+
+@pytest.mark.parametrize("first, end", [(-1, 2), (2, 2), (0, 4)])
+def test_a_span_outside_the_clip_is_refused(tmp_path, first, end):
+    with pytest.raises(ValueError, match="wanted 0 <= first < end <= 3"):
+        Clip(make_clip(tmp_path)).span(first, end)
+
+
+def test_shots_are_those_of_the_info_and_must_cover_the_clip(tmp_path):
+    clip = Clip(make_clip(tmp_path))
+    assert clip.shots() == [(0, 3)]
+    clip.info.shots.extend([[0, 1], [1, 3]])
+    assert clip.shots() == [(0, 1), (1, 3)]
+    for wrong in ([[0, 1]], [[0, 2], [1, 3]], [[1, 3]], [[0, 0], [0, 3]]):
+        clip.info.shots[:] = wrong
+        with pytest.raises(InputError, match="do not cover its 3 frames"):
+            clip.shots()
