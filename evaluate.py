@@ -9,7 +9,8 @@ import argparse
 import datetime
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from atlas.progress import progress
 
 if TYPE_CHECKING:
     from atlas.evaluation import Measurement
+    from atlas.full_report import FullReport
     from atlas.run import Run
     from atlas.survey import Contender, Survey
     from edits.shared import PlacedEdit
@@ -34,6 +36,7 @@ examples:
   python evaluate.py runs/pan --sky sunset.jpg --out build/report
   python evaluate.py runs/swan --layer foreground=paint.png --out build/report
   python evaluate.py runs/swan --no-fast --frames 20 --out build/quick
+  python evaluate.py results/swan_B --data data/swan --full --out build/swan_B
 """
 SKY_LAYER = "sky"
 SHEET_FRAMES = 5
@@ -65,6 +68,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     which.add_argument("--no-fast", action="store_true", help="measure the atlas path alone")
     which.add_argument("--fast-only", action="store_true", help="measure the fast path alone")
     parser.add_argument("--frames", type=int, metavar="N", help="measure the first N frames only")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="also write, into DIR/full, all that the original program's evaluation writes: "
+        "atlases, and videos of every layer, matte, uv, checkerboard, residual, flow and losses",
+    )
     parser.add_argument(
         "--clip",
         "--data",
@@ -117,7 +126,8 @@ def main(arguments: list[str] | None = None) -> None:
         known = survey(clip, contenders, truth, count, steps)
         edit, about_edit = make_edit(options, clip, contenders[0], known)
         measurement = Measurement(clip, contenders, known, truth, edit)
-        pictures = measure(measurement, count, folder)
+        with full_report(options, run, measurement, count, folder) as full:
+            pictures = measure(measurement, count, folder, full)
         report = describe(run, clip, count) | {"edit": about_edit}
         for name in ("atlas", "fast"):
             report[name] = measurement.scores.get(name, Scores()).as_json()
@@ -252,7 +262,27 @@ def place_squares(
     return placed, {"kind": "squares", "layer": layer, "source": None}
 
 
-def measure(measurement: Measurement, count: int, folder: Path) -> dict[str, np.ndarray]:
+@contextmanager
+def full_report(
+    options: argparse.Namespace, run: Run, measurement: Measurement, count: int, folder: Path
+) -> Iterator[FullReport | None]:
+    """What --full asks for, or None without it."""
+    if not options.full:
+        yield None
+        return
+    from atlas.full_report import FullReport
+    from atlas.lna_mapping import LnaMapping
+    from atlas.report import FULL
+
+    fitted = run.mapping if isinstance(run.mapping, LnaMapping) and not options.fast_only else None
+    networks = None if fitted is None else fitted.reconstruct
+    with FullReport(measurement, folder / FULL, count, networks) as full:
+        yield full
+
+
+def measure(
+    measurement: Measurement, count: int, folder: Path, full: FullReport | None = None
+) -> dict[str, np.ndarray]:
     """Score every frame and write the side-by-side video; returns the sheets."""
     from atlas.gauge import spread
     from atlas.report import Gallery, SideBySide
@@ -264,6 +294,8 @@ def measure(measurement: Measurement, count: int, folder: Path) -> dict[str, np.
         for t in range(count):
             rgb, views = measurement.step(t)
             video.write(rgb, views)
+            if full is not None:
+                full.add(t, rgb, views)
             if t in shown:
                 gallery.add(t, rgb, views)
             psnr = next(iter(measurement.scores.values())).psnr_db.value

@@ -72,16 +72,22 @@ def flow_alpha_loss(alpha: Tensor, alpha_matched: Tensor) -> Tensor:
 
 
 def rigidity_loss(jacobian: Tensor, ridge: float = 0.0) -> Tensor:
-    """Mean of ||J^T J||_F + ||(J^T J)^-1||_F, least for a rotation or mirror image (eq. 9).
+    """Mean of `rigidity` (eq. 9): a scalar, dimensionless.
 
-    Local for Jacobians over one pixel, global for those over many. The least value is 2 sqrt(2).
+    Local for Jacobians over one pixel, global for those over many.
+    """
+    return mean(rigidity(jacobian, ridge))
+
+
+def rigidity(jacobian: Tensor, ridge: float = 0.0) -> Tensor:
+    """||J^T J||_F + ||(J^T J)^-1||_F, least for a rotation or mirror image: 2 sqrt(2) (eq. 9).
 
     Args:
-        jacobian: (N, 2, 2) float, pixels per pixel: [[du/dx, du/dy], [dv/dx, dv/dy]].
+        jacobian: (..., 2, 2) float, pixels per pixel: [[du/dx, du/dy], [dv/dx, dv/dy]].
         ridge: added to the diagonal before inverting, so that a collapsed Jacobian costs much
             but not everything; >= 0. The authors' program uses 0.001.
     Returns:
-        scalar, dimensionless.
+        (...) float, dimensionless.
     """
     if jacobian.shape[-2:] != (2, 2):
         raise ValueError(f"jacobian must end in (2, 2), got {tuple(jacobian.shape)}")
@@ -94,7 +100,7 @@ def rigidity_loss(jacobian: Tensor, ridge: float = 0.0) -> Tensor:
     # det(J^T J + r I) = det(J)^2 + r trace + r^2: a sum of squares, so it never cancels.
     determinant = (du_dx * dv_dy - du_dy * dv_dx).square() + ridge * (xx + yy) + ridge**2
     inverse_size = _norm(torch.stack([xx + ridge, xy, xy, yy + ridge], dim=-1)) / determinant
-    return mean(size + inverse_size)
+    return size + inverse_size
 
 
 def sparsity_loss(rgb: Tensor, alpha: Tensor) -> Tensor:

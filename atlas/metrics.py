@@ -156,8 +156,8 @@ class HeldOutFlow:
 def held_out_flow(first: np.ndarray, second: np.ndarray) -> HeldOutFlow:
     """DIS flow (Kroeger et al. 2016) straight from `first` to `second`, and where to trust it.
 
-    Trusted: |f + b(x + f)|^2 < 0.01 (|f|^2 + |b|^2) + 0.5 (Sundaram et al. 2010; Lai et al. 2018
-    take it too), and `corner_strength` is at least 1: in a clear sky flow is a guess.
+    Trusted: `cycle_consistent` (Lai et al. 2018 take it too), and `corner_strength` is at least 1:
+    in a clear sky flow is a guess.
 
     Args:
         first, second: (H, W, 3) uint8 RGB.
@@ -169,14 +169,22 @@ def held_out_flow(first: np.ndarray, second: np.ndarray) -> HeldOutFlow:
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     forward = dis.calc(grey_a, grey_b, None)  # pyright: ignore[reportCallIssue, reportArgumentType]
     backward = dis.calc(grey_b, grey_a, None)  # pyright: ignore[reportCallIssue, reportArgumentType]
-    height, width = grey_a.shape
+    trusted = cycle_consistent(forward, backward) & (corner_strength(grey_a) >= 1)
+    return HeldOutFlow(forward, trusted)
+
+
+def cycle_consistent(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
+    """(H, W) bool: |f + b(x + f)|^2 < 0.01 (|f|^2 + |b|^2) + 0.5, and x + f within the frame.
+
+    Sundaram et al. 2010. Both (H, W, 2) float32 px.
+    """
+    height, width = forward.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     at = np.stack([x + forward[..., 0], y + forward[..., 1]], axis=-1)
     inside = (at >= 0).all(-1) & (at[..., 0] <= width - 1) & (at[..., 1] <= height - 1)
-    back = cv2.remap(backward, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    back = sample_bilinear(backward, at.reshape(-1, 2)).reshape(at.shape)
     cycle = np.square(forward + back).sum(-1)
-    trusted = cycle < 0.01 * (np.square(forward).sum(-1) + np.square(back).sum(-1)) + 0.5
-    return HeldOutFlow(forward, trusted & inside & (corner_strength(grey_a) >= 1))
+    return inside & (cycle < 0.01 * (np.square(forward).sum(-1) + np.square(back).sum(-1)) + 0.5)
 
 
 def corner_strength(grey: np.ndarray) -> np.ndarray:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import html
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -35,6 +36,8 @@ from atlas.survey import Contender
 from atlas.video_writer import VideoWriter
 
 REPORT_VERSION = 1
+FULL = "full"
+"""Folder of `atlas.full_report` within the report."""
 CELL_WIDTH = 320
 VIDEO_WIDTH = 1920
 """What the side-by-side video is at most wide, pixels."""
@@ -180,6 +183,8 @@ def staged(out: Path, last: str = "report.json") -> Iterator[Path]:
     try:
         yield stage
         for path in sorted(stage.iterdir(), key=lambda p: p.name == last):
+            if path.is_dir():
+                shutil.rmtree(out / path.name, ignore_errors=True)
             path.replace(out / path.name)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
@@ -192,7 +197,8 @@ def write_report(folder: Path, report: dict[str, Any], pictures: dict[str, np.nd
     for name, rgb in pictures.items():
         write_rgb(folder / name, rgb)
     video = "side_by_side.mp4" if (folder / "side_by_side.mp4").is_file() else None
-    page = report_page(report, list(pictures), video)
+    full = sorted(path.name for path in (folder / FULL).glob("*"))
+    page = report_page(report, list(pictures), video, full)
     write_bytes(folder / "report.html", page.encode("utf-8"))
     text = json.dumps(report, indent=1, allow_nan=False)
     write_bytes(folder / "report.json", text.encode("utf-8"))
@@ -226,8 +232,14 @@ border-bottom:1px solid #33353b}td:first-child,th:first-child,td:last-child{text
 td:last-child{color:#9a9ca5}img,video{max-width:100%;display:block}code{color:#b9c7ff}"""
 
 
-def report_page(report: dict[str, Any], pictures: list[str], video: str | None) -> str:
-    """One self-contained HTML page; pictures and the video are linked by their names."""
+def report_page(
+    report: dict[str, Any], pictures: list[str], video: str | None, full: Sequence[str] = ()
+) -> str:
+    """One self-contained HTML page; pictures and the video are linked by their names.
+
+    Args:
+        full: names of the files in the folder `FULL`.
+    """
     clip, run = report["clip"], report["run"]
     paths = [p for p in ("atlas", "fast") if report[p]["psnr_db"] is not None]
     head = "".join(f"<th>{html.escape(TITLES[p])}</th>" for p in paths)
@@ -255,12 +267,24 @@ def report_page(report: dict[str, Any], pictures: list[str], video: str | None) 
         parts.append(f"<h2>Side by side</h2><video controls loop src='{video}'></video>")
     for name in [n for n in _CAPTIONS if n in pictures]:
         parts.append(f"<h2>{_CAPTIONS[name]}</h2><a href='{name}'><img src='{name}' alt=''></a>")
+    if full:
+        parts.append("<h2>Everything</h2>" + "".join(_full_item(name) for name in full))
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'>"
         f"<title>{html.escape(clip['name'])}: evaluation</title><style>{_STYLE}</style>"
         + "".join(parts)
         + "</html>\n"
     )
+
+
+def _full_item(name: str) -> str:
+    """A link to one file of the folder `FULL`; videos play in place when asked to."""
+    address = f"{FULL}/{quote(name)}"
+    if not name.endswith(".mp4"):
+        return f"<p><a href='{address}'>{html.escape(name)}</a></p>"
+    play = f"<video controls loop preload='none' src='{address}'></video>"
+    style = "display:inline-block;width:31%;margin:0 1% 1rem 0"
+    return f"<figure style='{style}'>{play}<figcaption>{html.escape(name)}</figcaption></figure>"
 
 
 def _edit_line(edit: dict[str, Any] | None) -> str:

@@ -164,7 +164,7 @@ def flattened(value, layers, prefix=""):
 
 
 def test_documented_keys_are_the_keys(report):
-    text = (ROOT / "docs" / "REPORT.md").read_text()
+    text = (ROOT / "docs" / "REPORT.md").read_text().split("\n## Files")[0]
     documented = set()
     for line in text.splitlines():
         found = re.match(r"\| `([^`]+)`", line)
