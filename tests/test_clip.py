@@ -171,7 +171,7 @@ def test_a_span_is_its_frames_with_their_flow_and_masks(tmp_path):
     assert clip.frame_count == 3
 
 
-@pytest.mark.parametrize("first, end", [(-1, 2), (2, 2), (0, 4)])
+@pytest.mark.parametrize(("first", "end"), [(-1, 2), (2, 2), (0, 4)])
 def test_a_span_outside_the_clip_is_refused(tmp_path, first, end):
     with pytest.raises(ValueError, match="wanted 0 <= first < end <= 3"):
         Clip(make_clip(tmp_path)).span(first, end)
