@@ -18,6 +18,7 @@ from preprocess.sky.camera_effects import photographed
 from preprocess.sky.data import SOFT_DOMAINS, Pair, smooth_under, to_bytes
 from preprocess.sky.procedural import SKY_KINDS, THIN_KINDS, fractal_noise, sky_picture
 from preprocess.sky.procedural import thin_coverage as draw_thin
+from preprocess.sky.scenery import Layer, bare_crowns, building, foliage, laid_over, water
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +31,24 @@ class AugmentConfig:
         ("lmf", 0.38),
         ("lowlight", 0.04),
     )
-    all_ground: float = 0.08
-    all_sky: float = 0.03
+    all_ground: float = 0.12
+    all_sky: float = 0.07
+    from_above: float = 0.4
+    """Chance that a picture of ground only is turned by any angle, as if seen from the air."""
     turned: float = 0.4
     other_sky_soft: float = 0.5
     """Chance of a sky swap where the matte is soft."""
     other_sky_rough: float = 0.3
     """The same where the label was a polygon."""
+    white_sky: float = 0.2
+    """Share of burnt-out white among the skies that are put in."""
     thin_thing: float = 0.2
+    crowns: float = 0.1
+    """Bare or leafy crowns with sky between."""
+    building: float = 0.06
+    water: float = 0.05
+    burnt: float = 0.1
+    """Exposed so long that a pale sky turns white."""
     fog: float = 0.06
     mirrored: float = 0.05
 
@@ -99,19 +110,38 @@ class Augmenter:
         else:
             ground_only = bool(self.ground) and kind < config.all_sky + config.all_ground
             sample = self._labelled(size, ground_only=ground_only)
-        if sample.alpha.mean() > 0.1 and rng.random() < config.thin_thing:
-            self._add_thin_thing(sample)
+        self._add_scenery(sample)
         if sample.alpha.mean() > 0.03 and rng.random() < config.fog:
             self._add_fog(sample)
         if rng.random() < config.mirrored:
             self._add_mirror(sample)
+        if rng.random() < config.burnt:
+            sample.rgb = np.clip(sample.rgb * rng.uniform(1.2, 2.5), 0, 1)
         return photographed(sample.rgb, sample.alpha, sample.weight, rng, Sample)
+
+    def _add_scenery(self, sample: Sample) -> None:
+        """Things in front of the sky, each with its chance, the far ones first."""
+        config, rng = self.config, self.rng
+        size = Size(*sample.alpha.shape)
+        if sample.alpha.mean() > 0.1 and rng.random() < config.building:
+            sky = (sample.rgb * sample.alpha[..., None]).sum((0, 1)) / sample.alpha.sum()
+            self._lay_over(sample, building(rng, size, sky))
+        if sample.alpha.mean() > 0.1 and rng.random() < config.water:
+            sky = smooth_under(sample.rgb, sample.alpha, size.width // 8)
+            self._lay_over(sample, water(rng, size, sky))
+        if sample.alpha.mean() > 0.1 and rng.random() < config.crowns:
+            draw = bare_crowns if rng.random() < 0.6 else foliage
+            self._add_dark_thing(sample, draw(rng, size))
+        if sample.alpha.mean() > 0.1 and rng.random() < config.thin_thing:
+            kind = str(rng.choice(THIN_KINDS, p=[0.45, 0.2, 0.2, 0.15]))
+            self._add_dark_thing(sample, draw_thin(rng, size, kind))
 
     def _labelled(self, size: Size, *, ground_only: bool) -> Sample:
         rng, config = self.rng, self.config
         if ground_only:
             pair = self.ground[rng.integers(len(self.ground))]
-            sample = self._crop(pair, size, top=_ground_top(pair) or 0)
+            any_angle = rng.random() < config.from_above
+            sample = self._crop(pair, size, top=_ground_top(pair) or 0, any_angle=any_angle)
         else:
             domain = self._domains[rng.choice(len(self._domains), p=self._shares)]
             pair = self.pairs[domain][rng.integers(len(self.pairs[domain]))]
@@ -122,19 +152,24 @@ class Augmenter:
             self._swap_sky(sample)
         return sample
 
-    def _crop(self, pair: Pair, size: Size, top: int) -> Sample:
-        """A random, perhaps turned and flipped, part of a picture below row `top`."""
+    def _crop(self, pair: Pair, size: Size, top: int, *, any_angle: bool = False) -> Sample:
+        """A random, perhaps turned and flipped, part of a picture below row `top`.
+
+        What a turn brings in from beyond that part is mirrored in.
+        """
         rng = self.rng
-        height, width = pair.alpha.shape
-        height -= top
+        layers = [values[top:] for values in (pair.rgb, pair.alpha, pair.weight)]
+        height, width = layers[1].shape
         aspect = size.width / size.height * np.exp(rng.normal(0, 0.12))
         whole_w = min(width, height * aspect)
         share = np.sqrt(rng.uniform(0.2, 1.0)) if rng.random() < 0.75 else 1.0
         crop_w, crop_h = whole_w * share, whole_w / aspect * share
         centre_x = crop_w / 2 + rng.random() * (width - crop_w)
-        centre_y = top + crop_h / 2 + rng.random() * (height - crop_h)
+        centre_y = crop_h / 2 + rng.random() * (height - crop_h)
         angle = 0.0
-        if rng.random() < self.config.turned:
+        if any_angle:
+            angle = rng.uniform(0, 2 * np.pi)
+        elif rng.random() < self.config.turned:
             angle = np.deg2rad(np.clip(rng.normal(0, 7), -25, 25))
         flip = -1.0 if rng.random() < 0.5 else 1.0
         step_x, step_y = flip * crop_w / size.width, crop_h / size.height
@@ -145,14 +180,17 @@ class Augmenter:
         matrix = np.hstack([turn, offset[:, None]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         border = cv2.BORDER_REFLECT_101
-        rgb = cv2.warpAffine(pair.rgb, matrix, size.wh, flags=flags, borderMode=border)
-        alpha = cv2.warpAffine(pair.alpha, matrix, size.wh, flags=flags, borderMode=border)
-        weight = cv2.warpAffine(pair.weight, matrix, size.wh, flags=flags, borderMode=border)
-        return Sample(*(v.astype(np.float32) / 255 for v in (rgb, alpha, weight)))
+        warped = [
+            cv2.warpAffine(layer, matrix, size.wh, flags=flags, borderMode=border)
+            for layer in layers
+        ]
+        return Sample(*(v.astype(np.float32) / 255 for v in warped))
 
     def _any_sky(self, size: Size) -> np.ndarray:
         """A sky only: part of a photographed one, or a computed one; (H, W, 3) float32."""
         rng = self.rng
+        if rng.random() < self.config.white_sky:
+            return sky_picture(rng, size, "white")
         if not self.skies or rng.random() < 0.5:
             return sky_picture(rng, size, str(rng.choice(SKY_KINDS)))
         source = self.skies[rng.integers(len(self.skies))]
@@ -181,19 +219,19 @@ class Augmenter:
         tint = 1 + rng.uniform(0, 0.6) * (_colour_cast(sky) - 1)
         sample.rgb = np.clip(alpha * sky + ground * (lit * tint).astype(np.float32), 0, 1)
 
-    def _add_thin_thing(self, sample: Sample) -> None:
-        """Put a drawn thing of known coverage over picture and matte."""
+    def _add_dark_thing(self, sample: Sample, coverage: np.ndarray) -> None:
+        """Put a thing of known coverage (H, W) over picture and matte, mostly a dark one."""
         rng = self.rng
-        height, width = sample.alpha.shape
-        size = Size(height, width)
-        coverage = draw_thin(rng, size, str(rng.choice(THIN_KINDS, p=[0.45, 0.2, 0.2, 0.15])))
         dark = rng.uniform(0, 0.35) if rng.random() < 0.8 else rng.uniform(0.3, 0.9)
         colour = dark * rng.uniform(0.7, 1.3, 3).astype(np.float32)
-        shading = 0.6 + 0.8 * fractal_noise(rng, size, 6, 4)[..., None]
-        thing = np.clip(colour * shading, 0, 1)
-        sample.rgb = sample.rgb + coverage[..., None] * (thing - sample.rgb)
-        sample.alpha = sample.alpha * (1 - coverage)
-        sample.weight = np.maximum(sample.weight, coverage)
+        shading = 0.6 + 0.8 * fractal_noise(rng, Size(*coverage.shape), 6, 4)[..., None]
+        self._lay_over(sample, Layer(np.clip(colour * shading, 0, 1), coverage))
+
+    def _lay_over(self, sample: Sample, layer: Layer) -> None:
+        """Hide part of the picture; the matte there is known exactly."""
+        sample.rgb = laid_over(sample.rgb, layer)
+        sample.alpha = sample.alpha * (1 - layer.coverage)
+        sample.weight = np.maximum(sample.weight, layer.coverage)
 
     def _add_fog(self, sample: Sample) -> None:
         """Pale veil that thickens towards the skyline; the sky itself becomes the veil."""

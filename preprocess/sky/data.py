@@ -28,6 +28,12 @@ _BAND_WEIGHT = 0.3
 _GUIDED_RADIUS_PX = 6
 _GUIDED_EPS = 1e-3
 _HELD_OUT_SHARE = 0.1
+_REACH_SHARE = 0.16
+"""How far from labelled sky, in longer sides, left-out sky is looked for."""
+_SKY_LIKE = 0.13
+"""Largest difference of a colour channel from the sky nearby, where that is white."""
+_GAP_SHARE = 0.004
+"""Largest patch between twigs, in shares of the picture."""
 _ALIKE = 0.02
 """Squared colour distance of sky and ground at which colour and guided filter count alike."""
 
@@ -103,7 +109,9 @@ def load_pairs(root: Path, split: str, side_px: int = 384) -> list[Pair]:
         matte = cv2.resize(matte, size.wh, interpolation=cv2.INTER_AREA)
         weight = np.ones_like(matte)
         if name.split("_")[0] not in SOFT_DOMAINS:
+            unknown = sky_left_out(rgb, matte)
             matte, weight = refine_rough_label(rgb, matte)
+            weight[unknown] = 0
         pairs.append(Pair(name, rgb, to_bytes(matte), to_bytes(weight)))
     return pairs
 
@@ -137,6 +145,39 @@ def refine_rough_label(rgb: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, 
     refined += by_colour * (np.clip(1.4 * place - 0.2, 0, 1) - refined)
     matte = np.where(band, np.clip(refined, 0, 1), sky.astype(np.float32))
     return matte.astype(np.float32), np.where(band, _BAND_WEIGHT, 1.0).astype(np.float32)
+
+
+def sky_left_out(rgb: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Where a polygon calls ground what looks like the sky beside it: nothing is known there.
+
+    Two cases: gaps between the twigs of a crown that the polygon counted as ground whole, that is
+    small patches of the sky's colour near the sky; and parts that run into the labelled sky without
+    an edge between. Large patches beyond an edge (a pale wall) stay ground.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        label: (H, W) float32, 1 = sky.
+    Returns:
+        (H, W) bool.
+    """
+    sky = label > 0.5
+    if not sky.any():
+        return np.zeros(label.shape, bool)
+    reach = round(_REACH_SHARE * max(label.shape))
+    colours = cv2.GaussianBlur(rgb, (0, 0), 0.7).astype(np.float32) / 255
+    inner = cv2.erode(sky.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2)
+    local = smooth_under(colours, inner.astype(np.float32), reach)
+    limit = _SKY_LIKE * np.clip(local.max(axis=2), 0.2, 1)
+    alike = (np.abs(colours - local).max(axis=2) < limit) & ~sky
+    nearness = cv2.distanceTransform((~sky).astype(np.uint8), cv2.DIST_L2, 3)
+    alike &= nearness < reach
+    count, patches, stats, _ = cv2.connectedComponentsWithStats(alike.astype(np.uint8), None, 4)
+    small = stats[:, cv2.CC_STAT_AREA] < _GAP_SHARE * label.size
+    touching = np.bincount(patches[alike & (nearness < 2)], minlength=count)
+    joined = touching > 0.5 * np.sqrt(stats[:, cv2.CC_STAT_AREA])
+    unknown = small | joined
+    unknown[0] = False
+    return unknown[patches]
 
 
 def smooth_under(rgb: np.ndarray, alpha: np.ndarray, radius_px: int) -> np.ndarray:

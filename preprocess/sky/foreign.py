@@ -24,6 +24,8 @@ from thirdparty.skyar import SIDE_PX, CoordResNet50, load_skyar
 
 FOREIGN_SUFFIXES = (".pt", ".pth", ".onnx")
 _ONNX_SIDE_PX = 320
+_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_IMAGENET_SPREAD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 class ForeignMatter(SkyMatter):
@@ -99,8 +101,7 @@ class OnnxMatter(ForeignMatter):
     def answer(self, small: np.ndarray) -> np.ndarray:
         rgb = small.astype(np.float32) / 255
         if self._imagenet:
-            mean, spread = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-            rgb = (rgb - mean) / spread
+            rgb = (rgb - _IMAGENET_MEAN) / _IMAGENET_SPREAD
         (result, *_) = self._session.run(None, {self._input: rgb.transpose(2, 0, 1)[None]})
         values = np.asarray(result, np.float32)
         values = values.reshape(-1, *values.shape[-2:])[-1]

@@ -13,7 +13,7 @@ import numpy as np
 
 from atlas.coords import Size
 
-SKY_KINDS = ("clear", "clouds", "overcast", "sunset", "night", "haze")
+SKY_KINDS = ("clear", "clouds", "cumulus", "overcast", "white", "sunset", "night", "haze")
 THIN_KINDS = ("twigs", "wires", "pole", "hair")
 
 _SUPERSAMPLING = 3
@@ -60,8 +60,12 @@ def sky_picture(rng: np.random.Generator, size: Size, kind: str) -> np.ndarray:
         sky = _clear(rng, size)
     elif kind == "clouds":
         sky = _clouds(rng, size)
+    elif kind == "cumulus":
+        sky = _cumulus(rng, size)
     elif kind == "overcast":
         sky = _overcast(rng, size)
+    elif kind == "white":
+        sky = _white(rng, size)
     elif kind == "sunset":
         sky = _sunset(rng, size)
     elif kind == "night":
@@ -144,6 +148,27 @@ def _clouds(rng: np.random.Generator, size: Size) -> np.ndarray:
     return sky + opacity * rng.uniform(0.5, 1.0) * (shade + (light - shade) * depth - sky)
 
 
+def _cumulus(rng: np.random.Generator, size: Size) -> np.ndarray:
+    """Heaped clouds, lit from one side; they may fill the picture."""
+    sky = _clear(rng, size)
+    noise = fractal_noise(rng, size, int(rng.integers(1, 4)), 7, rng.uniform(0.45, 0.6))
+    opacity = np.clip((noise - rng.uniform(0.05, 0.5)) / rng.uniform(0.03, 0.2), 0, 1)[..., None]
+    reach = max(1, round(rng.uniform(0.02, 0.1) * size.height))
+    across, down = int(rng.integers(-reach, reach + 1)), int(rng.integers(1, reach + 1))
+    light = np.array([[1, 0, across], [0, 1, down]], np.float32)
+    lower = cv2.warpAffine(noise, light, size.wh, borderMode=cv2.BORDER_REFLECT_101)
+    relief = rng.uniform(0.5, 3.0) * (noise - lower) + rng.uniform(0, 0.6) * (noise - 0.5)
+    grey = np.clip(rng.uniform(0.45, 1.0) + relief, rng.uniform(0.2, 0.6), 1.0)[..., None]
+    return sky + opacity * (grey * _uniform(rng, [0.9, 0.94, 0.95], [1.0, 1.0, 1.03]) - sky)
+
+
+def _white(rng: np.random.Generator, size: Size) -> np.ndarray:
+    """Burnt out: white or nearly so, with hardly any drawing."""
+    pale = rng.uniform(0.9, 1.05) * _uniform(rng, [0.95, 0.97, 0.97], [1.0, 1.0, 1.0])
+    other = pale * rng.uniform(0.93, 1.05)
+    return _gradient(size, [(0.0, pale), (1.0, other)], rng.uniform(-0.3, 0.3))
+
+
 def _overcast(rng: np.random.Generator, size: Size) -> np.ndarray:
     grey = rng.uniform(0.3, 1.0) * _uniform(rng, [0.9, 0.94, 0.96], [1.0, 1.0, 1.05])
     lower = grey * rng.uniform(0.75, 1.3)
@@ -159,6 +184,9 @@ def _sunset(rng: np.random.Generator, size: Size) -> np.ndarray:
         (rng.uniform(0.3, 0.6), dim * _uniform(rng, [0.4, 0.25, 0.3], [0.9, 0.6, 0.65])),
         (rng.uniform(0.7, 1.0), dim * _uniform(rng, [0.85, 0.4, 0.1], [1.0, 0.8, 0.5])),
     ]
+    if rng.random() < 0.35:  # aglow up to the zenith
+        stops[0] = (0.0, dim * _uniform(rng, [0.6, 0.2, 0.05], [1.0, 0.6, 0.4]))
+        stops[1] = (stops[1][0], dim * _uniform(rng, [0.8, 0.3, 0.05], [1.0, 0.65, 0.4]))
     sky = _gradient(size, stops, rng.uniform(-0.3, 0.3))
     if rng.random() < 0.6:
         sky += _glow(rng, size) * _uniform(rng, [0.3, 0.15, 0.0], [0.8, 0.6, 0.3])

@@ -4,7 +4,9 @@
 
 Runs on the CPU or a GPU. A checkpoint is written every few minutes; the same command goes on from
 it. The learning rate follows the share of the time budget that is used up, so that a run on a busy
-machine still ends with a small one. Weights for use: OUT/weights.safetensors, an exponential mean.
+machine still ends with a small one. `--init WEIGHTS` starts from weights of an earlier training
+instead of random ones, with a fresh optimiser and the whole course of the rate. Weights for use:
+OUT/weights.safetensors, an exponential mean.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from atlas.errors import InputError, run_script
 from preprocess.sky import losses
 from preprocess.sky.augment import Augmenter
 from preprocess.sky.data import Pair, fitting_size, hold_out, load_pairs
-from preprocess.sky.network import STRIDE_PX, SkyNetwork, save_weights
+from preprocess.sky.network import STRIDE_PX, SkyNetwork, load_network, save_weights
 from preprocess.sky.sky_sources import load_skies
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ BATCH_SIZES = (
     Size(160, 256),
     Size(224, 224),
     Size(192, 320),
+    Size(160, 288),
+    Size(224, 320),
     Size(256, 192),
 )
 """Sizes of training pictures, drawn per batch; about the pixels of the working size."""
@@ -77,6 +81,8 @@ class TrainConfig:
             raise InputError(f"--minutes must be > 0, got {self.minutes}")
         if self.batch < 2:
             raise InputError(f"--batch must be >= 2, got {self.batch}")
+        if not 0 <= self.early <= 1:
+            raise InputError(f"--early must be a share from 0 to 1, got {self.early}")
         if not 1 <= self.shards <= self.batch // 2:
             raise InputError(f"--shards must be 1 to half of --batch, got {self.shards}")
 
@@ -159,6 +165,16 @@ class Trainer:
             for key, value in self.mean.state_dict().items():
                 if value.is_floating_point():
                     value.lerp_(now[key], 1 - decay)
+
+    def start_from(self, weights: Path) -> None:
+        """Take the weights of an earlier training; what it knew of rates and steps is not kept."""
+        earlier = load_network(weights)
+        if earlier.config != self.network.config:
+            raise InputError(
+                f"{weights}: a network of {earlier.config}; wanted {self.network.config}"
+            )
+        self.network.load_state_dict(earlier.state_dict())
+        self.mean.load_state_dict(earlier.state_dict())
 
     def save(self, path: Path) -> None:
         state = {
@@ -281,6 +297,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=90.0, help="time budget (default 90)")
     parser.add_argument("--batch", type=int, default=16, help="pictures a step (default 16)")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest rate (default 2e-3)")
+    parser.add_argument(
+        "--early", type=float, default=0.7, help="share of the time on small pictures (default 0.7)"
+    )
+    parser.add_argument("--init", type=Path, help="weights of an earlier training to start from")
     parser.add_argument("--device", default="cpu", help="cpu, cuda (default cpu)")
     parser.add_argument(
         "--shards", type=int, default=2, help="threads that share a batch (default 2)"
@@ -299,6 +319,7 @@ def main() -> None:
         batch=arguments.batch,
         shards=arguments.shards,
         rate=arguments.rate,
+        early=arguments.early,
         seed=arguments.seed,
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -310,6 +331,8 @@ def main() -> None:
     if checkpoint.is_file():
         trainer.load(checkpoint)
         log.info("going on from step %d, %.1f min", trainer.step, trainer.seconds / 60)
+    elif arguments.init is not None:
+        trainer.start_from(arguments.init)
     log.info("%d pictures to train on, %d held out", len(used), len(held_out))
     rng = np.random.default_rng([config.seed, trainer.step])
     augmenter = Augmenter(used, load_skies(arguments.skies), rng)
