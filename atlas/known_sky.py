@@ -26,7 +26,11 @@ REACH_PX = 5
 
 
 def refine_sky_share(
-    rgb: np.ndarray, mapping: FrameMapping, sky: Texture, gain: np.ndarray | None
+    rgb: np.ndarray,
+    mapping: FrameMapping,
+    sky: Texture,
+    gain: np.ndarray | None,
+    scale: float = 1.0,
 ) -> np.ndarray:
     """The share of each pixel that shows the bottom layer, a sky, mended where the atlas knows it.
 
@@ -38,6 +42,8 @@ def refine_sky_share(
         rgb: (H, W, 3) uint8. mapping: the frame's mapping, sky last.
         sky: the sky's texture, with `bare`.
         gain: (H, W, 3) float32 shading of the sky in this frame; None = 1.
+        scale: how much larger the frame is than the one that the matte was made for, >= 1; the
+            distances that this works with grow with it.
     Returns:
         (H, W) float32, [0, 1].
     """
@@ -49,20 +55,20 @@ def refine_sky_share(
     uv = mapping.uv[-1]
     old_sky = sample(sky.rgb, uv)
     old_sky = np.clip(old_sky if gain is None else old_sky * gain, 0, 1)
-    known = cv2.remap(sky.bare, uv, None, cv2.INTER_LINEAR)  # 0 off the canvas
+    known = cv2.remap(sky.bare, uv[..., 0], uv[..., 1], cv2.INTER_LINEAR)  # 0 off the canvas
     distance = np.linalg.norm(frame - old_sky, axis=-1)
     open_sky = (share > 0.98) & (known > 0.9)
     if open_sky.sum() < 200:
         return share
     noise = float(np.clip(np.median(distance[open_sky]), *NOISE_RANGE))
-    mixing, solid, told_apart = _mixing(frame, old_sky, distance, share, noise)
+    mixing, solid, told_apart = _mixing(frame, old_sky, distance, share, noise, scale)
     trust = known * (1 - above) * told_apart
     most = (1 - above) * (1 - np.maximum(mixing, solid))
     least = (1 - above) * (1 - mixing * (1 - solid))
     # More sky wherever the matte has any doubt. Less of it only where the matte sees a scene near
     # by and a mixture explains the pixel, since clouds that moved look like things before a sky.
-    gain_of_sky = _near(share < 0.98) * np.maximum(most - share, 0)
-    loss_of_sky = _near(share < 0.5) * np.maximum(share - least, 0)
+    gain_of_sky = _near(share < 0.98, scale) * np.maximum(most - share, 0)
+    loss_of_sky = _near(share < 0.5, scale) * np.maximum(share - least, 0)
     change = trust * (gain_of_sky - loss_of_sky)
     # A matte that is nearly right is more right than this: it overrules gross errors only.
     low, high = GROSS_ERROR
@@ -70,21 +76,33 @@ def refine_sky_share(
     return (share + change).astype(np.float32).clip(0, 1)
 
 
-def _near(where: np.ndarray) -> np.ndarray:
+def _near(where: np.ndarray, scale: float) -> np.ndarray:
     """(H, W) float32: 1 within `REACH_PX` of the pixels given, falling off softly."""
+    height, width = where.shape
+    small = (max(round(width / scale), 1), max(round(height / scale), 1))
+    marked = where.astype(np.float32)
+    if small != (width, height):  # what is near is told as well on a grid as coarse as the matte's
+        marked = cv2.resize(marked, small, interpolation=cv2.INTER_AREA)
+        marked = (marked > 0).astype(np.float32)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * REACH_PX + 1,) * 2)
-    return cv2.GaussianBlur(cv2.dilate(where.astype(np.float32), kernel), (0, 0), 1.5)
+    soft = cv2.GaussianBlur(cv2.dilate(marked, kernel), (0, 0), 1.5)
+    return cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _mixing(
-    frame: np.ndarray, old_sky: np.ndarray, distance: np.ndarray, share: np.ndarray, noise: float
+    frame: np.ndarray,
+    old_sky: np.ndarray,
+    distance: np.ndarray,
+    share: np.ndarray,
+    noise: float,
+    scale: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What each pixel says of the scene's share in it, three times (H, W).
 
     mixing: its place between the sky's colour (0) and the scene's (1). solid: how surely no such
     mixture explains it: a thing of another colour. told_apart: whether the two colours differ.
     """
-    scene = _scene_color(frame, distance, share, noise)
+    scene = _scene_color(frame, distance, share, noise, scale)
     axis = old_sky - scene
     length2 = (axis**2).sum(-1)
     along = ((old_sky - frame) * axis).sum(-1) / np.maximum(length2, 1e-6)
@@ -100,7 +118,7 @@ def _mixing(
 
 
 def _scene_color(
-    frame: np.ndarray, distance: np.ndarray, share: np.ndarray, noise: float
+    frame: np.ndarray, distance: np.ndarray, share: np.ndarray, noise: float, scale: float
 ) -> np.ndarray:
     """(H, W, 3) the scene's own colour about each pixel: that of pixels farthest from the sky's.
 
@@ -108,7 +126,8 @@ def _scene_color(
     distance to the sky, so that the middle of a branch counts and its mixed edges do not.
     """
     weight = (1 - share) * np.clip(distance - 4 * noise, 0, None) ** 4
-    window = (SCENE_WINDOW_PX, SCENE_WINDOW_PX)
+    side = 2 * round(SCENE_WINDOW_PX * scale / 2) + 1
+    window = (side, side)
     total = cv2.blur(weight.astype(np.float32), window)
     mean = cv2.blur((frame * weight[..., None]).astype(np.float32), window)
     mean /= np.maximum(total, 1e-12)[..., None]

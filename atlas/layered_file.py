@@ -1,7 +1,7 @@
 """How a run of the recipe `layered` lies on disk, and how it is opened.
 
 checkpoint.safetensors   per layer l: matrices.l, residual.l, confidence.l, base.l,
-                         texture.l (float16), coverage.l (uint8); gains (float16)
+                         texture.l (float16), coverage.l, bare.l (uint8); gains (float16)
 mattes/<layer>/00000.png opacity of every layer but the bottom one, 8 bit
 """
 
@@ -43,6 +43,8 @@ def save_layered(
         arrays[f"base.{i}"] = first.matrices
         arrays[f"texture.{i}"] = texture.rgb.astype(np.float16)
         arrays[f"coverage.{i}"] = np.rint(texture.coverage * 255).astype(np.uint8)
+        if texture.bare is not None:
+            arrays[f"bare.{i}"] = np.rint(texture.bare * 255).astype(np.uint8)
     meta = {
         "layers": [[m.name, m.canvas.height, m.canvas.width, m.stride_px] for m in motions],
         "shading_stride_px": shading.stride_px if shading else 0,
@@ -103,7 +105,10 @@ def open_mapping(folder: Path, info: RunInfo) -> OpenedMapping:
                 )
             )
             rgb = arrays[f"texture.{i}"].astype(np.float32)
-            textures.append(Texture(rgb, arrays[f"coverage.{i}"].astype(np.float32) / 255))
+            coverage = arrays[f"coverage.{i}"].astype(np.float32) / 255
+            bare = arrays.get(f"bare.{i}")  # runs made before it was kept have none
+            bare = None if bare is None else bare.astype(np.float32) / 255
+            textures.append(Texture(rgb, coverage, bare))
         shading = None
         if "gains" in arrays:
             gains = arrays["gains"].astype(np.float32)

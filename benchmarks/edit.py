@@ -7,7 +7,8 @@ Timed: text at pins, paint on the object, a removed layer, and one preview frame
 the recipe's files to the renamed output. The baseline, in the same run and through the same decoder
 and encoder, renders every layer's edited atlas over the whole frame and composites all of it in
 floating point, without a box, without reuse of the original pixels. Medians and quartiles;
-processor time beside them, which a busy machine changes less.
+processor time beside them, which a busy machine changes less. Beside the times, what knowing the
+old sky does to edges (`benchmarks.edges`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from atlas.run import current_commit, machine_name
 from atlas.shading import unit_shading
 from atlas.texture import Texture, sample
 from atlas.video import VideoWriter, open_source
+from benchmarks import edges
 from edits.context import RenderContext
 from edits.deliver import Delivery, Job, make_writer, write_frame, write_video
 from edits.footage import Footage
@@ -191,6 +193,7 @@ def main() -> None:
         "repeats": args.repeats,
         "opencv_threads": cv2.getNumThreads(),
         **measure(Size(height, width), args.frames, args.repeats),
+        "edges_of_a_replaced_sky_db": edges.measure(),
     }
     text = json.dumps(report, indent=1)
     print(text)

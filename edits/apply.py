@@ -20,6 +20,7 @@ from edits.context import (
     look_at,
 )
 from edits.filter_atlas import filter_paint, run_filter
+from edits.fine_edges import SKY_LAYER, sharpen_edges
 from edits.from_frame import carry_paint
 from edits.insert import open_insert
 from edits.kinds import Edit, FilterAtlas, FramePaint, Insert, LayerPaint, RemoveLayer, SkyEdit
@@ -94,6 +95,7 @@ class Renderer:
             # skies are placed by the first frame, whichever one is asked for first
             early = t == 0 or self.context.fresh_mapping is not None
             self._place(found if early else self.mapping.frame(0, size))
+        found = self._fine_edges(rgb, found, t)
         if self.removal is not None:
             found = self.removal.grown(found)
         after = composite_frame(rgb, self._layer_edits(index, rgb, found))
@@ -117,12 +119,24 @@ class Renderer:
                 self.mapping.frame_count,
             )
 
+    def _fine_edges(self, rgb: np.ndarray, found: FrameMapping, t: int) -> FrameMapping:
+        """The mapping with edges before the sky as fine as the frame, where they are edited."""
+        textures, names = self.context.textures, [layer.name for layer in self.mapping.layers]
+        at_the_sky = {len(names) - 2, len(names) - 1} & {*(self._paints or {})}
+        if textures is None or names[-1] != SKY_LAYER or not (at_the_sky or self._look):
+            return found
+        gains = self._gains(t, Size(*rgb.shape[:2]))
+        return sharpen_edges(rgb, found, textures, gains, self.mapping.frame_size)
+
+    def _gains(self, t: int, size: Size) -> np.ndarray | None:
+        """(L, H, W, 3) float32: the layers' shading in frame `t`, or None."""
+        shading = self.context.shading
+        return None if shading is None else fitted_gains(shading(t), size)
+
     def _layer_edits(self, index: int, rgb: np.ndarray, found: FrameMapping) -> list[LayerEdit]:
         context, paints = self.context, self._paints or {}
         t, shares = index - context.first_frame, found.visible()
-        gains = None
-        if context.shading is not None:
-            gains = fitted_gains(context.shading(t), Size(*rgb.shape[:2]))
+        gains = self._gains(t, Size(*rgb.shape[:2]))
         below: dict[int, np.ndarray] = {}
         if self.removal is not None:
             scaled = rgb.astype(np.float32) * np.float32(1 / np.iinfo(rgb.dtype).max)
