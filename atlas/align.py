@@ -75,7 +75,7 @@ class LayerAligner:
     ):
         self.history = history
         self.full = store
-        self.half = _half_store(store)
+        self.half = store.half
         self.store = store  # the one of the present round
         self.layer = layer
         self.options = options
@@ -232,12 +232,6 @@ def _to_lattice(values: np.ndarray, stride_px: int, size: Size) -> np.ndarray:
     y = np.rint((np.arange(h) * stride_px + 0.5) * height / size.height - 0.5).astype(int)
     x = np.rint((np.arange(w) * stride_px + 0.5) * width / size.width - 0.5).astype(int)
     return np.ascontiguousarray(blurred[np.ix_(y.clip(0, height - 1), x.clip(0, width - 1))])
-
-
-def _half_store(store: ClipStore) -> ClipStore:
-    """The same clip at half the size; the clip itself where it is too small for that."""
-    half = Size(max(store.size.height // 2, 1), max(store.size.width // 2, 1))
-    return store if min(half.wh) < 64 else ClipStore(store.clip, store.budget_mb / 4, half)
 
 
 def _dis() -> cv2.DISOpticalFlow:

@@ -61,20 +61,26 @@ def estimate_shading(
         for i, (share, texture) in enumerate(zip(m.visible(), textures, strict=True)):
             if (share > 0.5).any():
                 seen = sample(texture.rgb, m.uv[i])
-                weight = np.where(share > 0.5, share**2, 0)[..., None]
-                # a pixel that disagrees strongly is another surface or a moved edge, not light
-                residual = ((frame - seen) ** 2).mean(-1, keepdims=True)
-                weight = weight * (0.15**2 / (0.15**2 + residual))
-                shading.gains[i, t] = _fit_gain(frame, seen, weight, stride, sigma_px)
+                shading.gains[i, t] = fit_gain(frame, seen, share, stride, sigma_px)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one_frame, range(store.frame_count)))
     return shading
 
 
-def _fit_gain(
-    frame: np.ndarray, seen: np.ndarray, weight: np.ndarray, stride_px: int, sigma_px: float
+def fit_gain(
+    frame: np.ndarray, seen: np.ndarray, share: np.ndarray, stride_px: int, sigma_px: float
 ) -> np.ndarray:
+    """(h, w, 3) float32: one layer's gain in one frame at the lattice's points.
+
+    Args:
+        frame, seen: (H, W, 3) float32, the frame, and the layer's texture seen through the map.
+        share: (H, W) float32, how much of each pixel shows the layer.
+    """
+    weight = np.where(share > 0.5, share**2, 0)[..., None]
+    # a pixel that disagrees strongly is another surface or a moved edge, not light
+    residual = ((frame - seen) ** 2).mean(-1, keepdims=True)
+    weight = weight * (0.15**2 / (0.15**2 + residual))
     h, w = lattice_shape(Size(*frame.shape[:2]), stride_px)
     sums = np.dstack([frame * seen * weight, seen * seen * weight])
     # box-average to the lattice's points, then the rest of the Gaussian there

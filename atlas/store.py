@@ -12,6 +12,9 @@ from atlas.clip import Clip
 from atlas.coords import Size
 from atlas.mapping import visible_shares
 
+SMALLEST_PX = 64
+"""Frames whose shorter side would fall below this are not halved."""
+
 
 class ClipStore:
     """A clip's arrays on demand; the most recently used stay in memory up to `budget_mb`.
@@ -25,6 +28,7 @@ class ClipStore:
         self.size: Size = size or clip.size
         self.frame_count: int = clip.frame_count
         self.budget_mb = budget_mb
+        self._half: ClipStore | None = None
         self._held_bytes = 0
         self._cache: OrderedDict[tuple[str, int, int], np.ndarray] = OrderedDict()
 
@@ -59,6 +63,15 @@ class ClipStore:
     def share(self, layer: int, t: int) -> np.ndarray:
         """(H, W) float32: share of each pixel of frame `t` that shows the layer."""
         return visible_shares(self.alpha(t))[layer]
+
+    @property
+    def half(self) -> ClipStore:
+        """The same clip at half the size, with a quarter of the memory; itself where tiny."""
+        if self._half is None:
+            half = Size(max(self.size.height // 2, 1), max(self.size.width // 2, 1))
+            tiny = min(half.wh) < SMALLEST_PX
+            self._half = self if tiny else ClipStore(self.clip, self.budget_mb / 4, half)
+        return self._half
 
     def _fitted(self, picture: np.ndarray) -> np.ndarray:
         if picture.shape[:2] == (self.size.height, self.size.width):
