@@ -8,6 +8,7 @@ have settled, so that all of them share one atlas; in the overlap the maps are b
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 
@@ -58,7 +59,7 @@ def windows_of(frame_count: int, longest: int, overlap: int) -> list[Window]:
     starts = [round(i * (frame_count - overlap) / count) for i in range(count + 1)]
     return [
         Window(a, min(b + overlap, frame_count), overlap if i else 0)
-        for i, (a, b) in enumerate(zip(starts[:-1], starts[1:], strict=True))
+        for i, (a, b) in enumerate(itertools.pairwise(starts))
     ]
 
 
