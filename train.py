@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from atlas.clip import Clip
 from atlas.command_line import CommandParser
-from atlas.config import TrainConfig, load_config, save_config
+from atlas.config import QUALITIES, TrainConfig, load_config, save_config
 from atlas.config_io import to_yaml
 from atlas.errors import InputError, run_script
 from atlas.tracking import TensorBoardTracker, Tracker
@@ -26,6 +27,8 @@ EXAMPLES = """\
 examples:
   python train.py data/swan --out runs/swan
   python train.py data/swan --out runs/swan --resume
+  python train.py data/swan --out runs/swan --quality draft           (a first look)
+  python train.py data/swan --out runs/swan --resume --quality best   (goes on from it)
   python train.py data/swan --out runs/quick --budget 120 --set loss.flow.weight=2
   python train.py data/swan --out runs/paper --config configs/lna.yaml --device cuda
   tensorboard --logdir runs
@@ -40,6 +43,9 @@ RUN_FILES = (
     "textures.safetensors",
     "contact.png",
     "atlas_*.png",
+    "mattes",
+    "stages",
+    "shots",
     "events.out.tfevents.*",
 )
 
@@ -69,10 +75,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of every random generator, >= 0")
     parser.add_argument(
+        "--quality",
+        choices=QUALITIES,
+        help="how far to go with the default recipe: each goes on where the one before ends, "
+        "also later, with --resume (default: standard)",
+    )
+    parser.add_argument(
         "--budget",
         type=float,
         metavar="SECONDS",
-        help="end the fit after this long and keep what there is",
+        help="have the run whole after this long, as good as it gets",
     )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument(
@@ -89,9 +101,22 @@ def resolve_config(options: argparse.Namespace) -> TrainConfig:
     path = options.config
     if path is None and options.resume and (options.out / "config.yaml").is_file():
         path = options.out / "config.yaml"
-    named = {"device": options.device, "seed": options.seed, "budget_s": options.budget}
+    named = {
+        "device": options.device,
+        "seed": options.seed,
+        "quality": options.quality,
+        "budget_s": options.budget,
+    }
+    if options.resume and options.budget is None:
+        named["budget_s"] = "null"  # that of the part before is spent
     overrides = [f"{key}={value}" for key, value in named.items() if value is not None]
-    return load_config(path, [*options.set, *overrides])
+    config = load_config(path, [*options.set, *overrides])
+    if options.quality is not None and config.recipe != "layered":
+        raise InputError(
+            f"--quality is for the default recipe, found recipe {config.recipe}; use --budget or "
+            "--set optimiser.iterations=N"
+        )
+    return config
 
 
 def choose_device(name: str) -> torch.device:
@@ -135,18 +160,24 @@ def prepare_folder(folder: Path, clip: Clip, *, resume: bool, overwrite: bool) -
     if inside and overwrite:
         for pattern in RUN_FILES:
             for path in folder.glob(pattern):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def fit(clip: Clip, config: TrainConfig, folder: Path, resume: bool, tracker: Tracker) -> None:
-    """Run the recipe that the config names."""
-    device = choose_device(config.device)
+def fit(
+    clip: Clip, config: TrainConfig, options: argparse.Namespace, tracker: Tracker, spent_s: float
+) -> None:
+    """Run the recipe that the config names; `spent_s` of its time are gone."""
+    from atlas.fit_job import FitJob
+    from atlas.schedule import TimeBudget
+
     if config.recipe == "lna":
         from atlas.lna_fit import fit_lna as fit_recipe
     else:
         from atlas.fit import fit_layered as fit_recipe
-    fit_recipe(clip, config, folder, device=device, resume=resume, tracker=tracker)
+    budget = TimeBudget(config.budget_s, spent_s=spent_s)
+    device = choose_device(config.device)
+    fit_recipe(FitJob(clip, config, options.out, device, tracker, budget), options.resume)
 
 
 def seconds_before(folder: Path) -> float:
@@ -180,7 +211,7 @@ def main() -> None:
     try:
         with TensorBoardTracker(options.out) as tracker:
             tracker.text("config", to_yaml(config))
-            fit(clip, config, options.out, options.resume, tracker)
+            fit(clip, config, options, tracker, time.monotonic() - start_s)
     except KeyboardInterrupt:
         print("interrupted; add --resume to go on", file=sys.stderr)
         sys.exit(130)

@@ -12,16 +12,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from atlas.clip import write_bytes
-from atlas.config_io import build_config, parse_override, parse_yaml, read_yaml, to_yaml
-from atlas.errors import InputError
+from atlas.config_io import (
+    build_config,
+    parse_override,
+    parse_yaml,
+    read_yaml,
+    require,
+    to_yaml,
+)
+from atlas.layered_config import AlignConfig, FieldConfig, LayeredConfig
+
+__all__ = [
+    "AlignConfig",
+    "FieldConfig",
+    "LayeredConfig",
+    "LossConfig",
+    "TrainConfig",
+    "config_from_yaml",
+    "load_config",
+    "save_config",
+]
 
 RECIPES = ("layered", "lna")
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise `InputError(message)` unless `condition`; write conditions so that nan fails."""
-    if not condition:
-        raise InputError(message)
+QUALITIES = ("draft", "standard", "best")
+"""Each goes on where the one before ends."""
 
 
 def require_factor(value: float, name: str = "weight") -> None:
@@ -237,107 +251,21 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignConfig:
-    """Dense alignment of frames to their atlas, recipe `layered`."""
-
-    sigmas_px: tuple[float, ...] = (14.0, 14.0, 9.0, 9.0, 6.0, 6.0, 4.0, 4.0)
-    """One round each: how widely the flow is smoothed, Gaussian sigma; pixels, > 0."""
-    stride_px: int = 8
-    """Distance of the lattice points that carry the residual; pixels, 2..64."""
-    max_step_px: float = 12.0
-    """Longest move of a point in one round; pixels, > 0."""
-    neighbour_weight: float = 0.3
-    """Pull of the neighbouring frames' maps along the flow against the frame's own; [0, 1)."""
-    robust_sigma: float = 0.08
-    """Residual at which a pixel's weight in the texture halves (Geman-McClure); RGB in [0, 1]."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sigmas_px", tuple(self.sigmas_px))
-        for sigma in self.sigmas_px:
-            require(0 < sigma < math.inf, f"sigmas_px must be > 0, got {sigma}")
-        require(2 <= self.stride_px <= 64, f"stride_px must be in 2..64, got {self.stride_px}")
-        require(0 < self.max_step_px < math.inf, f"max_step_px must be > 0, got {self.max_step_px}")
-        pull = self.neighbour_weight
-        require(0 <= pull < 1, f"neighbour_weight must be in [0, 1), got {pull}")
-        require(self.robust_sigma > 0, f"robust_sigma must be > 0, got {self.robust_sigma}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FieldConfig:
-    """Coordinate network for a layer's residual motion, recipe `layered`."""
-
-    levels: int = 4
-    """Feature grids, each twice as fine as the one before, the last as fine as the lattice."""
-    features: int = 4
-    """Features per grid point; >= 1."""
-    time_resolution: float = 1.0
-    """Grid points per frame along time on the finest grid; (0, 1]."""
-    width: int = 64
-    """Channels of the decoder's hidden layers; >= 1."""
-    regression_steps: int = 400
-    """Steps that fit the field to the aligned residual; >= 0."""
-    training_steps: int = 300
-    """Steps end to end per layer with the losses; 0 keeps the aligned residual as it is."""
-    learning_rate: float = 0.01
-    """Largest step of Adam in the regression; a fifth of it end to end; > 0."""
-
-    def __post_init__(self) -> None:
-        for name in ("levels", "features", "width"):
-            require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("regression_steps", "training_steps"):
-            require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}")
-        share = self.time_resolution
-        require(0 < share <= 1, f"time_resolution must be in (0, 1], got {share}")
-        rate = self.learning_rate
-        require(0 < rate < math.inf, f"learning_rate must be > 0 and finite, got {rate}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayeredConfig:
-    """The recipe `layered`."""
-
-    object_model: str = "affine"
-    """Base motion of an upper layer that covers little of the frame: affine or homography."""
-    scene_model: str = "homography"
-    """Base motion of a layer that covers much of it: homography, affine or rotation."""
-    sky_model: str = "rotation"
-    """Base motion of a layer called sky: rotation or homography."""
-    align: AlignConfig = field(default_factory=AlignConfig)
-    residual_field: FieldConfig = field(default_factory=FieldConfig)
-    shading_sigma_px: float = 48.0
-    """Window of the smooth shading per layer and frame; pixels; 0 = no shading."""
-    known_sky_rounds: int = 2
-    """Times that mattes are mended where the sky atlas knows what lies behind; >= 0."""
-    sharpen_steps: int = 2
-    """Back-projection steps of the final texture; >= 0."""
-    memory_mb: float = 3000.0
-    """Frames and flow held in memory at once; megabytes, > 0."""
-
-    def __post_init__(self) -> None:
-        models = ("affine", "homography", "rotation")
-        for name in ("object_model", "scene_model", "sky_model"):
-            value = getattr(self, name)
-            require(value in models, f"{name} must be one of {', '.join(models)}, got {value!r}")
-        sigma = self.shading_sigma_px
-        require(0 <= sigma < math.inf, f"shading_sigma_px must be >= 0, got {sigma}")
-        for name in ("sharpen_steps", "known_sky_rounds"):
-            require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}")
-        require(self.memory_mb > 0, f"memory_mb must be > 0, got {self.memory_mb}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that decides a fit, apart from the clip."""
 
     recipe: str = "layered"
     """layered: closed-form base motion, dense alignment, explicit texture; minutes on a CPU.
     lna: layered neural atlases as published; hours on a GPU."""
+    quality: str = "standard"
+    """draft, standard or best, in the recipe `layered`: how far along one sequence of steps the fit
+    goes; a finished run of less quality can be gone on with."""
     seed: int = 0
     """Start of every random number generator; two CPU runs with one seed are equal; >= 0."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda or cuda:N."""
     budget_s: float | None = None
-    """Stop fitting after this long and keep what there is; seconds, > 0, None = no limit."""
+    """Have the run whole after this long, as good as it gets; seconds, > 0, None = no limit."""
     canvas_texels: int = 1000
     """Side of each layer's square atlas picture in the recipe `lna`; texels, 2..16384."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -350,6 +278,10 @@ class TrainConfig:
         require(
             self.recipe in RECIPES,
             f"recipe must be one of {', '.join(RECIPES)}, got {self.recipe!r}",
+        )
+        require(
+            self.quality in QUALITIES,
+            f"quality must be one of {', '.join(QUALITIES)}, got {self.quality!r}",
         )
         require(0 <= self.seed < 2**63, f"seed must be in 0..2^63 - 1, got {self.seed}")
         kind, _, index = self.device.partition(":")

@@ -20,6 +20,12 @@ from atlas.errors import InputError
 Config = TypeVar("Config")
 
 
+def require(condition: bool, message: str) -> None:
+    """Raise `InputError(message)` unless `condition`; write conditions so that nan fails."""
+    if not condition:
+        raise InputError(message)
+
+
 def build_config(cls: type[Config], sources: list[tuple[str, DictConfig]]) -> Config:
     """The defaults of `cls` changed by each of `sources` in turn.
 

@@ -1,6 +1,6 @@
 """How a run of the recipe `layered` lies on disk, and how it is opened.
 
-checkpoint.safetensors   per layer l: matrices.l, residual.l, confidence.l, base.l,
+checkpoint.safetensors   per layer l: matrices.l, residual.l, confidence.l,
                          texture.l (float16), coverage.l, bare.l (uint8); gains (float16)
 mattes/<layer>/00000.png opacity of every layer but the bottom one, 8 bit
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,27 +33,28 @@ def save_layered(
     folder: Path,
     motions: list[LayerMotion],
     textures: list[Texture],
-    base: list[LayerMotion],
     shading: Shading | None,
-    settings: str = "",
+    about: dict,
 ) -> None:
-    """Write the checkpoint, whole or not at all; `settings` tells what made it."""
+    """Write the checkpoint, whole or not at all; `about` tells what made it."""
     arrays: dict[str, np.ndarray] = {}
-    for i, (motion, texture, first) in enumerate(zip(motions, textures, base, strict=True)):
+    for i, (motion, texture) in enumerate(zip(motions, textures, strict=True)):
         arrays |= motion_arrays(motion, str(i))
-        arrays[f"base.{i}"] = first.matrices
         arrays[f"texture.{i}"] = texture.rgb.astype(np.float16)
         arrays[f"coverage.{i}"] = np.rint(texture.coverage * 255).astype(np.uint8)
         if texture.bare is not None:
             arrays[f"bare.{i}"] = np.rint(texture.bare * 255).astype(np.uint8)
-    meta = {
-        "layers": [[m.name, m.canvas.height, m.canvas.width, m.stride_px] for m in motions],
-        "shading_stride_px": shading.stride_px if shading else 0,
-        "settings": settings,
-    }
+    meta = about | layer_meta(motions)
+    meta["shading_stride_px"] = shading.stride_px if shading else 0
     if shading is not None:
         arrays["gains"] = shading.gains.astype(np.float16)
     write_arrays(folder / CHECKPOINT, arrays, meta)
+
+
+def layer_meta(motions: list[LayerMotion]) -> dict:
+    """What the arrays of motions do not say: name, canvas height and width, stride of each."""
+    rows = [[m.name, m.canvas.height, m.canvas.width, m.stride_px] for m in motions]
+    return {"layers": rows}
 
 
 def motion_arrays(motion: LayerMotion, key: str) -> dict[str, np.ndarray]:
@@ -99,11 +101,7 @@ def open_mapping(folder: Path, info: RunInfo) -> OpenedMapping:
         for i, (name, height, width, stride_px) in enumerate(meta["layers"]):
             motion = motion_from(arrays, str(i), (name, Size(height, width), stride_px))
             motions.append(motion)
-            base.append(
-                LayerMotion(
-                    name, motion.canvas, arrays[f"base.{i}"], None, stride_px, motion.confidence
-                )
-            )
+            base.append(replace(motion, residual=None))
             rgb = arrays[f"texture.{i}"].astype(np.float32)
             coverage = arrays[f"coverage.{i}"].astype(np.float32) / 255
             bare = arrays.get(f"bare.{i}")  # runs made before it was kept have none

@@ -7,6 +7,7 @@ resumed ends where an unbroken one would.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import time
@@ -17,27 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atlas.clip import Clip, write_rgb
-from atlas.config import TrainConfig
+from atlas.clip import write_rgb
 from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.fields import Domain, LayerFields, parameter_count
+from atlas.fit_job import FitJob
 from atlas.lna_checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint, save_textures
 from atlas.lna_mapping import LnaMapping, used_windows
 from atlas.lna_objective import Objective, check_finite, weighted_sum
 from atlas.mapping import Layer
 from atlas.metrics import psnr_db
 from atlas.progress import progress
-from atlas.run import (
-    RunInfo,
-    clip_hash,
-    current_commit,
-    read_run_info,
-    write_atlases,
-    write_run_info,
-)
-from atlas.schedule import TimeBudget, is_due, learning_rate, term_weights
-from atlas.tracking import NullTracker, Tracker
+from atlas.run import current_commit, read_run_info, write_atlases, write_run_info
+from atlas.schedule import is_due, learning_rate, term_weights
 from atlas.video_data import VideoData, load_video, sample_positions
 
 log = logging.getLogger(__name__)
@@ -62,44 +55,26 @@ class FitState:
     """False while Adam is moving the weights."""
 
 
-def fit_lna(
-    clip: Clip,
-    config: TrainConfig,
-    run_folder: Path,
-    *,
-    device: torch.device,
-    resume: bool = False,
-    tracker: Tracker | None = None,
-) -> None:
-    """Fit the clip and leave checkpoint, atlases and `run.json` in `run_folder`.
+def fit_lna(job: FitJob, resume: bool = False) -> None:
+    """Fit the clip and leave checkpoint, atlases and `run.json` in the job's folder.
 
-    Ends after `config.optimiser.iterations` steps or `config.budget_s` seconds, whichever comes
-    first, and leaves a usable run either way.
+    Ends after `config.optimiser.iterations` steps or when the job's budget is spent, whichever
+    comes first, and leaves a usable run either way.
 
     Args:
-        device: where the clip and the networks are held.
         resume: go on from the folder's checkpoint if it has one.
-        tracker: gets losses, PSNR, frames, atlases and opacity; None = nowhere.
     """
-    fit = LnaFit(clip, config, run_folder, device, tracker or NullTracker())
-    fit.run(resume)
+    LnaFit(job).run(resume)
 
 
 class LnaFit:
     """One fit: the clip on the device, the networks, and where results go."""
 
-    def __init__(
-        self,
-        clip: Clip,
-        config: TrainConfig,
-        folder: Path,
-        device: torch.device,
-        tracker: Tracker,
-    ):
-        self.clip, self.config, self.folder = clip, config, folder
-        self.device, self.tracker = device, tracker
+    def __init__(self, job: FitJob):
+        clip, config, device = job.clip, job.config, job.device
+        self.job, self.clip, self.config, self.folder = job, clip, config, job.folder
+        self.device, self.tracker, self.budget = device, job.tracker, job.budget
         self.start_s = time.monotonic()
-        self.budget = TimeBudget(config.budget_s)
         self.video: VideoData = load_video(clip, config.loss.flow.max_cycle_error_px, device)
         self.domain = Domain(clip.size, clip.frame_count)
         side = config.canvas_texels
@@ -288,23 +263,9 @@ class LnaFit:
             self.tracker.image(f"alpha_{layer.name}/{t:05d}", one, iteration)
 
     def _write_info(self, metrics: dict[str, float], *, complete: bool) -> None:
-        info = RunInfo(
-            kind="lna",
-            clip_folder=str(self.clip.folder.resolve()),
-            clip_sha256=clip_hash(self.clip),
-            frame_count=self.clip.frame_count,
-            width=self.clip.size.width,
-            height=self.clip.size.height,
-            layers=[
-                {"name": one.name, "height": one.canvas.height, "width": one.canvas.width}
-                for one in self.layers
-            ],
-            seed=self.config.seed,
-            commit=self.commit,
-            complete=complete,
-            seconds={"fit": round(self.earlier_s + time.monotonic() - self.start_s, 2)},
-            metrics=metrics,
-        )
+        seconds = {"fit": round(self.earlier_s + time.monotonic() - self.start_s, 2)}
+        info = self.job.run_info("lna", self.layers, seconds, metrics)
+        info = dataclasses.replace(info, complete=complete)
         write_run_info(self.folder, info)
 
 

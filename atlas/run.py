@@ -31,7 +31,7 @@ from atlas.mapping import Layer, LayerMapping
 from atlas.texture import Texture
 
 RUN_VERSION = 1
-OPENERS = {"layered": "atlas.layered_file", "lna": "atlas.lna_mapping"}
+OPENERS = {"layered": "atlas.layered_file", "lna": "atlas.lna_mapping", "shots": "atlas.shots"}
 """Which module's `open_mapping(folder, info)` reads the checkpoint of which kind of run."""
 
 
@@ -40,7 +40,7 @@ class RunInfo:
     """The content of `run.json`."""
 
     kind: str
-    """Which recipe made it: "layered" or "lna"."""
+    """Which recipe made it: "layered" or "lna"; "shots" for several shots' runs together."""
     clip_folder: str
     """Absolute path of the clip folder."""
     clip_sha256: str
@@ -51,6 +51,10 @@ class RunInfo:
     height: int
     layers: list[dict[str, Any]]
     """Top to bottom: name, canvas height and width in texels."""
+    first_frame: int = 0
+    """Frame of the clip that is frame 0 of the run: a shot's first."""
+    shots: list[list[int]] = field(default_factory=list)
+    """[first, end) of every shot, where there are several."""
     clip_folder_from_run: str = ""
     """The same, seen from the run folder: where it is looked for when both have moved together."""
     seed: int = 0
@@ -84,6 +88,8 @@ class Run:
     textures: list[Texture]
     base: LayerMapping | None = None
     shading: Any | None = None
+    shots: tuple[Any, ...] = ()
+    """`atlas.shots.Shot` of each shot, where the clip has several."""
 
     @property
     def clip_folder(self) -> Path:
@@ -92,7 +98,9 @@ class Run:
 
     def clip(self) -> Clip:
         """The clip folder that the run was fitted to."""
-        return Clip(self.clip_folder)
+        clip, first = Clip(self.clip_folder), self.info.first_frame
+        whole = first == 0 and self.info.frame_count == clip.frame_count
+        return clip if whole else clip.span(first, first + self.info.frame_count)
 
 
 @dataclass(frozen=True)
@@ -103,18 +111,19 @@ class OpenedMapping:
     textures: list[Texture]
     base: LayerMapping | None = None
     shading: Any | None = None
+    shots: tuple[Any, ...] = ()
 
 
 def open_run(folder: Path | str) -> Run:
     """Open a run folder; raises `InputError` for anything that is not one."""
     folder = Path(folder)
     info = read_run_info(folder)
-    if not (folder / "checkpoint.safetensors").is_file():
+    if not info.shots and not (folder / "checkpoint.safetensors").is_file():
         raise InputError(f"{folder}: the run has no checkpoint yet; train it with --resume")
     if info.kind not in OPENERS:
         raise InputError(f"{folder / 'run.json'}: kind is {info.kind!r}, wanted layered or lna")
     opened: OpenedMapping = importlib.import_module(OPENERS[info.kind]).open_mapping(folder, info)
-    return Run(folder, info, opened.mapping, opened.textures, opened.base, opened.shading)
+    return Run(folder, info, **vars(opened))
 
 
 def find_clip_folder(run: Path, info: RunInfo) -> Path:

@@ -54,17 +54,29 @@ class TimeBudget:
     Args:
         budget_s: seconds, or None for no end.
         clock: seconds that only grow.
+        spent_s: seconds that are gone already.
     """
 
-    def __init__(self, budget_s: float | None, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        budget_s: float | None,
+        clock: Callable[[], float] = time.monotonic,
+        spent_s: float = 0.0,
+    ):
         self.budget_s = budget_s
-        self._clock = clock
-        self._start_s = clock()
+        self.clock = clock
+        self._start_s = clock() - spent_s
 
     def spent_s(self) -> float:
         """Seconds since the start."""
-        return self._clock() - self._start_s
+        return self.clock() - self._start_s
 
     def is_over(self, share: float = 1.0) -> bool:
         """Whether `share` of the budget is used up."""
         return self.budget_s is not None and self.spent_s() >= self.budget_s * share
+
+    def part(self, share: float) -> TimeBudget:
+        """A stopwatch started now, with `share` of what is left; (0, 1]."""
+        if self.budget_s is None:
+            return TimeBudget(None, self.clock)
+        return TimeBudget(max(self.budget_s - self.spent_s(), 0.0) * share, self.clock)

@@ -73,6 +73,11 @@ class ClipStore:
             self._half = self if tiny else ClipStore(self.clip, self.budget_mb / 4, half)
         return self._half
 
+    def forget(self) -> None:
+        """Let go of all that is held in memory."""
+        self._cache.clear()
+        self._held_bytes, self._half = 0, None
+
     def _fitted(self, picture: np.ndarray) -> np.ndarray:
         if picture.shape[:2] == (self.size.height, self.size.width):
             return picture

@@ -71,7 +71,7 @@ def make_run(folder):
         for name in ("foreground", "background")
     ]
     grey = Texture(np.full((*canvas.wh[::-1], 3), 0.5, np.float32), np.ones(canvas.wh[::-1]))
-    save_layered(run, motions, [grey, grey], motions, None)
+    save_layered(run, motions, [grey, grey], None, {})
     write_mattes(run, ("foreground", "background"), COUNT, upper_half)
     rows = [{"name": m.name, "height": canvas.height, "width": canvas.width} for m in motions]
     about = RunInfo(

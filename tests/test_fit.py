@@ -6,13 +6,13 @@ import json
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from atlas.clip import Clip, write_rgb
 from atlas.config import load_config
 from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.fit import fit_layered
+from atlas.fit_job import FitJob
 from atlas.gauge import both_visible, fit_gauge, uv_error_px
 from atlas.layered import LayeredMapping, LayerMotion, lattice_shape, sample_lattice
 from atlas.metrics import local_jacobian, psnr_db
@@ -30,13 +30,12 @@ FAST = [
     "layered.residual_field.training_steps=40",
     "layered.residual_field.width=24",
 ]
-CPU = torch.device("cpu")
 
 
 def fit(clip_folder, run, *overrides, resume=False):
     run.mkdir(exist_ok=True)
     config = load_config(None, [*FAST, *overrides])
-    fit_layered(Clip(clip_folder), config, run, device=CPU, resume=resume)
+    fit_layered(FitJob(Clip(clip_folder), config, run), resume)
     return open_run(run) if (run / "run.json").is_file() else None
 
 
@@ -119,13 +118,13 @@ def test_stages_of_an_interrupted_fit_are_used_again(tmp_path, monkeypatch, capl
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("atlas.fit.LayeredFit._train_field", stop)
+        patch.setattr("atlas.shot_fit.ShotFit._train", stop)
         with pytest.raises(KeyboardInterrupt):
             fit(folder, tmp_path / "run")
     assert not (tmp_path / "run" / "run.json").exists()
     with caplog.at_level("INFO"):
         run = fit(folder, tmp_path / "run", resume=True)
-    assert "align_1: taken from the interrupted run" in caplog.text
+    assert "fine/0: taken from the earlier run" in caplog.text
     assert not (run.folder / "stages").exists()
     whole = fit(folder, tmp_path / "whole")
     assert np.array_equal(run.mapping.frame(1).uv, whole.mapping.frame(1).uv)

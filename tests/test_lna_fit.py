@@ -14,14 +14,14 @@ from atlas.config import MlpConfig, NetworksConfig, TrainConfig, load_config
 from atlas.config_io import to_yaml
 from atlas.errors import InputError
 from atlas.fields import Domain, LayerFields
+from atlas.fit_job import FitJob
 from atlas.lna_fit import LnaFit, batch_psnr_db, fit_lna
 from atlas.lna_objective import Objective, check_finite
 from atlas.losses import rigidity_loss
 from atlas.metrics import psnr_db
 from atlas.run import open_run
-from atlas.schedule import term_weights
+from atlas.schedule import TimeBudget, term_weights
 from atlas.texture import render
-from atlas.tracking import NullTracker
 from atlas.video_data import load_video, sample_positions
 
 HEIGHT, WIDTH = 18, 30
@@ -97,7 +97,7 @@ def make_clip(folder, count=4, layer_count=2) -> Clip:
 
 def run(clip, config, folder, *, resume=False):
     folder.mkdir(exist_ok=True)
-    fit_lna(clip, config, folder, device=CPU, resume=resume)
+    fit_lna(FitJob(clip, config, folder, budget=TimeBudget(config.budget_s)), resume)
     return load_file(folder / "checkpoint.safetensors")
 
 
@@ -233,7 +233,7 @@ def test_pretraining_brings_the_mappings_to_the_identity(tmp_path):
     clip = make_clip(tmp_path / "clip")
     config = make_config(tmp_path, "schedule.pretrain_iterations=120")
     (tmp_path / "run").mkdir()
-    fit = LnaFit(clip, config, tmp_path / "run", CPU, NullTracker())
+    fit = LnaFit(FitJob(clip, config, tmp_path / "run"))
     fields = fit._start(resume=False).fields
     at = fit.domain.to_unit(sample_positions(fit.video, 500, torch.Generator()).float())
     for mapping in fields.mapping:

@@ -1,0 +1,301 @@
+"""The motion of one shot's layers, improved step by step, each step kept only if it helps.
+
+The steps are one sequence, of which quality `draft` takes the first part, `standard` more, `best`
+all: base motion; coarse rounds of dense alignment; | fine rounds; residual fields trained end to
+end; | more rounds, more training. A shot in several windows does each part window by window.
+
+After every round, and at fixed points of training, each layer's motion is scored
+(`atlas.layer_score`). A block of steps ends with the best motion that it has seen, where it began
+included. So what comes out depends on how far the sequence was followed, and following it further
+never lowers a layer's score.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from atlas.align import HALF_SIZE_SIGMA_PX, LayerAligner
+from atlas.base_motion import estimate_base_motion
+from atlas.config import QUALITIES
+from atlas.fit_job import FitJob
+from atlas.layer_score import LayerScorer, layer_texture
+from atlas.layered import LayerMotion, lattice_shape, sample_lattice
+from atlas.pace import Pace
+from atlas.progress import progress
+from atlas.refine import FITTED, FieldFit, Scene
+from atlas.shading import fit_gain
+from atlas.store import ClipStore
+from atlas.texture import sample
+from atlas.windows import SettledTexture, Window, frames_that_fit, part_of, put_back, windows_of
+
+log = logging.getLogger(__name__)
+
+SKY_NAME = "sky"
+"""The bottom layer of this name moves as a sky and has its edges mended."""
+OBJECT_SHARE = 0.3
+"""A layer above the bottom that covers less of the frame than this is taken for an object."""
+FULL_OVER_HALF = 5.0
+"""A round at full size takes about this many times one at half the size."""
+SCORED_STEPS = 100
+"""A field in training is scored every so many steps."""
+CHUNK_STEPS = 25
+
+
+@dataclass
+class FitState:
+    """What a fit of a shot has come to; all that is needed to go on.
+
+    motions: the layers' best motions so far; none before their base motions are known.
+    done: names of the finished blocks, in order.
+    """
+
+    motions: list[LayerMotion] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some steps of the sequence over one window: rounds of alignment, or a layer's training."""
+
+    kind: str
+    window: Window
+    number: int
+    sigmas_px: tuple[float, ...] = ()
+    layer: int = -1
+
+    @property
+    def name(self) -> str:
+        """Unique within the fit; what `FitState.done` holds."""
+        return f"{self.kind}/{self.number}" + (f"/{self.layer}" if self.layer >= 0 else "")
+
+
+@dataclass
+class Keeper:
+    """The best of the motions that it is shown, by one layer's score."""
+
+    scorer: LayerScorer
+    best: LayerMotion
+    score: float | None
+    first: float | None
+
+    @classmethod
+    def starting_from(cls, scorer: LayerScorer, motion: LayerMotion) -> Keeper:
+        score = scorer.score(motion)
+        return cls(scorer, _copied(motion), score, score)
+
+    def show(self, motion: LayerMotion) -> None:
+        """Keep the motion if it scores higher; a copy, since rounds change it in place."""
+        score = self.scorer.score(motion)
+        if score is not None and (self.score is None or score > self.score):
+            self.best, self.score = _copied(motion), score
+
+
+class ShotFit:
+    """Follows the sequence for one shot.
+
+    Args:
+        job: its clip is the shot. pace: says what there is time for.
+        save: called with the state after every block.
+    """
+
+    def __init__(self, job: FitJob, pace: Pace, save: Callable[[FitState], None]):
+        self.clip, self.config, self.device = job.clip, job.config, job.device
+        self.tracker, self.pace, self.save = job.tracker, pace, save
+        clip, self.options = job.clip, job.config.layered
+        memory_mb = self.options.memory_mb
+        self.store = ClipStore(clip, memory_mb / 1.25)  # its half-size twin has the rest
+        fitting = frames_that_fit(clip.size, len(clip.layer_names), memory_mb)
+        longest = min(self.options.window_frames, fitting)
+        self.windows = windows_of(clip.frame_count, longest, self.options.overlap_frames)
+        self._settled: dict[str, list[SettledTexture]] = {}
+
+    def run(self, state: FitState) -> FitState:
+        """Do what `state` lacks, as far as quality and time allow."""
+        if not state.motions:
+            with self.pace.timed("base"):
+                base = [self._base(i) for i in range(len(self.clip.layer_names))]
+            state.motions = [self._with_residual(motion) for motion in base]
+            self.save(state)
+        for block in self.remaining(state):
+            whole = self._do(block, state.motions)
+            if whole:
+                state.done.append(block.name)
+            self.save(state)
+            if not whole:
+                log.info("time is up: the fit ends in %s", block.kind)
+                break
+        return state
+
+    def remaining(self, state: FitState) -> list[Block]:
+        """The blocks up to the quality wanted that `state` lacks."""
+        return [block for block in self._blocks() if block.name not in state.done]
+
+    def _blocks(self) -> Iterator[Block]:
+        """The sequence up to the quality wanted."""
+        if self.clip.frame_count == 1:
+            return
+        align, level = self.options.align, QUALITIES.index(self.config.quality)
+        coarse = tuple(s for s in align.sigmas_px if s >= HALF_SIZE_SIGMA_PX)
+        fine = tuple(s for s in align.sigmas_px if s < HALF_SIZE_SIGMA_PX)
+        parts = [("coarse", coarse), ("fine", fine), ("finest", align.best_sigmas_px)]
+        for kind, sigmas_px in parts[: level + 1]:
+            if sigmas_px:
+                for number, window in enumerate(self.windows):
+                    yield Block(kind, window, number, sigmas_px)
+            if kind == "coarse" or self.options.residual_field.training_steps == 0:
+                continue
+            for number, window in enumerate(self.windows):
+                for layer in range(len(self.clip.layer_names)):
+                    yield Block(f"field_{kind}", window, number, layer=layer)
+
+    def _do(self, block: Block, motions: list[LayerMotion]) -> bool:
+        """One block, its result blended into the shot's motions; whether it was done whole."""
+        textures = self._textures_of(block, motions)
+        layers = range(len(motions)) if block.layer < 0 else [block.layer]
+        settled = {i: textures[i].before(block.window, motions[i]) for i in layers}
+        store = self._store_of(block.window)
+        keepers: dict[int, Keeper] = {}
+        for i, history in settled.items():
+            scorer = LayerScorer(store, i, history, self.options.shading_sigma_px)
+            with self.pace.timed(f"score_{i}", "scores"):
+                keepers[i] = Keeper.starting_from(scorer, part_of(motions[i], block.window))
+        do = self._train if block.layer >= 0 else self._align
+        whole = do(block, store, keepers)
+        for i, keeper in keepers.items():
+            put_back(motions[i], keeper.best, block.window)
+            if keeper.first is not None and keeper.score is not None:
+                name = motions[i].name
+                log.info("%s, %s: %.2f to %.2f dB", block.kind, name, keeper.first, keeper.score)
+                self.tracker.scalar(f"score_db/{name}/{block.kind}", keeper.score, block.number)
+        return whole
+
+    def _store_of(self, window: Window) -> ClipStore:
+        if len(self.windows) == 1:
+            return self.store
+        budget_mb = self.options.memory_mb / 1.25
+        self.store.forget()  # the window's own store holds what is needed now
+        return ClipStore(self.clip.span(window.first, window.end), budget_mb)
+
+    def _textures_of(self, block: Block, motions: list[LayerMotion]) -> list[SettledTexture]:
+        """What windows before have settled in this part of the sequence, by layer."""
+        if block.kind not in self._settled:
+            fresh = [SettledTexture(self.store, i, m.canvas) for i, m in enumerate(motions)]
+            self._settled = {block.kind: fresh}
+        return self._settled[block.kind]
+
+    def _align(self, block: Block, store: ClipStore, keepers: dict[int, Keeper]) -> bool:
+        """Rounds of all layers in turn, as many as there is time for."""
+        parts = {i: _copied(k.best) for i, k in keepers.items() if k.score is not None}
+        aligners = {
+            i: LayerAligner(store, i, part, self.options.align, keepers[i].scorer.history)
+            for i, part in parts.items()
+        }
+        rounds = len(block.sigmas_px) * len(aligners)
+        with progress(None, rounds, f"aligning ({block.kind})") as bar:
+            for sigma_px in block.sigmas_px:
+                kind = "half" if sigma_px >= HALF_SIZE_SIGMA_PX else "full"
+                for i, aligner in aligners.items():
+                    guess_s = FULL_OVER_HALF * self.pace.expected_s(f"half_{i}")
+                    if not self.pace.allows(f"{kind}_{i}", guess_s if kind == "full" else 0.0):
+                        return False
+                    with self.pace.timed(f"{kind}_{i}", "align"):
+                        aligner.round(sigma_px)
+                    with self.pace.timed(f"score_{i}", "scores"):
+                        keepers[i].show(parts[i])
+                    bar.advance(1, note=f"{parts[i].name} {keepers[i].score:.2f} dB")
+        return True
+
+    def _train(self, block: Block, store: ClipStore, keepers: dict[int, Keeper]) -> bool:
+        """Train one layer's residual field; it starts from the aligned residual."""
+        (layer, keeper) = next(iter(keepers.items()))
+        if keeper.score is None:
+            return True
+        options, motion = self.options.residual_field, keeper.best
+        scene = self._scene(store, layer, motion, keeper.scorer)
+        seed = self.config.seed + layer + 1000 * block.number
+        fit = FieldFit(scene, options, self.config.loss, seed)
+        plan = [("regress", options.regression_steps), ("train", options.training_steps)]
+        done = 0
+        with progress(None, sum(n for _, n in plan), f"training {motion.name}") as bar:
+            for phase, steps in plan:
+                fit.start(options.learning_rate * (1.0 if phase == "regress" else 0.2))
+                for first in range(0, steps, CHUNK_STEPS):
+                    if not self.pace.allows(f"{phase}_{layer}"):
+                        return False
+                    count = min(CHUNK_STEPS, steps - first)
+                    done += count
+                    with self.pace.timed(f"{phase}_{layer}", "field"):
+                        note = self._train_chunk(fit, phase, count, motion.name, done)
+                    bar.advance(count, note=note)
+                    last = first + count
+                    if phase == "train" and (last % SCORED_STEPS == 0 or last == steps):
+                        keeper.show(replace(motion, residual=fit.bake()))
+                    if phase == "regress" and fit.recent < FITTED:
+                        bar.advance(steps - last)
+                        break
+        return True
+
+    def _scene(
+        self, store: ClipStore, layer: int, motion: LayerMotion, scorer: LayerScorer
+    ) -> Scene:
+        """What training one layer's field needs: its texture, and shading as it is asked for."""
+        rgb, _ = layer_texture(store, store.size, layer, motion, scorer.history)
+        sigma_px = self.options.shading_sigma_px
+        stride = max(4, int(sigma_px / 3))
+        lattices: dict[int, np.ndarray] = {}
+
+        def gains(t: int) -> np.ndarray:
+            if sigma_px <= 0:
+                return np.ones((store.size.height, store.size.width, 3), np.float32)
+            if t not in lattices:
+                seen = sample(rgb, motion.uv(t, store.size))
+                frame = store.frame(t).astype(np.float32) / 255
+                lattices[t] = fit_gain(frame, seen, store.share(layer, t), stride, sigma_px)
+            return sample_lattice(lattices[t], stride, store.size)
+
+        texture = torch.from_numpy(rgb).permute(2, 0, 1).contiguous().to(self.device)
+        return Scene(store, layer, motion, texture, gains)
+
+    def _train_chunk(self, fit: FieldFit, phase: str, steps: int, name: str, done: int) -> str:
+        if phase == "regress":
+            error = fit.regress(steps)
+            self.tracker.scalar(f"field/{name}/regression_texels", error, done)
+            return f"{error:.3f} texels"
+        values = fit.train(steps)
+        self.tracker.scalars(f"loss/{name}", values, done)
+        return ", ".join(f"{key} {value:.3g}" for key, value in values.items())
+
+    def _base(self, layer: int) -> LayerMotion:
+        name = self.clip.layer_names[layer]
+        model = self._base_model(layer)
+        with progress(None, 1, f"base motion of {name}") as bar:
+            found = estimate_base_motion(self.store, layer, model)
+            bar.advance(1, note=f"{model}, canvas {found.canvas}")
+        stride_px = self.options.align.stride_px
+        return LayerMotion(name, found.canvas, found.matrices, None, stride_px, found.confidence)
+
+    def _base_model(self, layer: int) -> str:
+        names = self.clip.layer_names
+        if names[layer] == SKY_NAME:
+            return self.options.sky_model
+        if layer == len(names) - 1:
+            return self.options.scene_model
+        some = range(0, self.store.frame_count, max(self.store.frame_count // 8, 1))
+        share = float(np.mean([self.store.share(layer, t).mean() for t in some]))
+        return self.options.object_model if share < OBJECT_SHARE else self.options.scene_model
+
+    def _with_residual(self, base: LayerMotion) -> LayerMotion:
+        if self.clip.frame_count == 1:
+            return replace(base)
+        shape = (self.clip.frame_count, *lattice_shape(self.clip.size, base.stride_px), 2)
+        return replace(base, residual=np.zeros(shape, np.float32))
+
+
+def _copied(motion: LayerMotion) -> LayerMotion:
+    residual = None if motion.residual is None else motion.residual.copy()
+    return replace(motion, residual=residual)
