@@ -16,12 +16,14 @@ from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.mapping import LayerMapping
 from atlas.sheets import contact_sheet
+from atlas.shots import Shot
 from atlas.video import VideoInfo, VideoWriter
 from edits.apply import Renderer
 from edits.composite import side_by_side
 from edits.context import RenderContext
 from edits.footage import Footage
 from edits.recipe import Recipe
+from edits.shots import ShotsRenderer
 
 SHEET_FRAMES = 6
 log = logging.getLogger(__name__)
@@ -29,14 +31,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """What is edited, through which mapping."""
+    """What is edited, through which mapping; `shots`: the mapping's shots if it has several."""
 
     footage: Footage
     mapping: LayerMapping
     context: RenderContext
+    shots: tuple[Shot, ...] = ()
 
     def open(self, recipe: Recipe) -> Renderer:
         """A renderer; of a mapping that learns from the frames, one that has seen none yet."""
+        if self.shots:
+            return ShotsRenderer(self.mapping, self.shots, recipe, self.context)
         fresh = self.context.fresh_mapping
         return Renderer(self.mapping if fresh is None else fresh(), recipe, self.context)
 
