@@ -242,7 +242,7 @@ def open_job(args: argparse.Namespace, footage: Footage) -> Job:
         context = RenderContext(
             textures=run.textures, shading=run.shading, first_frame=footage.first_frame, **times
         )
-        return Job(footage, run.mapping, context)
+        return Job(footage, run.mapping, context, run.shots)
     if args.compose == "lna":
         raise InputError(f"{args.input}: --compose lna needs a run or model folder, not a video")
     from preprocess.fastpath import FastPathMapping
