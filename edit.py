@@ -268,7 +268,9 @@ def open_model(args: argparse.Namespace) -> Run:
     from thirdparty.lna import read_lna_model
 
     model = read_lna_model(args.input)
-    return open_lna_model(model, args.data, with_textures=args.compose != "lna")
+    if args.compose == "lna":  # for comparing: nothing interpolated, and no atlas pictures needed
+        return open_lna_model(model, args.data, with_textures=False, tolerance=0)
+    return open_lna_model(model, args.data)
 
 
 def fitted_frames(job: Job) -> tuple[Iterator[np.ndarray], VideoInfo]:

@@ -30,6 +30,8 @@ from atlas.run import Run, RunInfo, clip_hash
 
 TEXELS = 1000
 """Side of that program's atlas pictures."""
+TOLERANCE_TEXELS = 0.1
+"""How far interpolated positions may be off, texels (`LnaMapping`); an eighth of it is usual."""
 LAYER_NAMES = ("foreground", "background")
 KIND = "lna import"
 _CROP_TANH = 0.5
@@ -118,7 +120,11 @@ class ImportedRun(Run):
 
 
 def open_lna_model(
-    model: ModelFolder, data_folder: Path | None = None, *, with_textures: bool = True
+    model: ModelFolder,
+    data_folder: Path | None = None,
+    *,
+    with_textures: bool = True,
+    tolerance: float = TOLERANCE_TEXELS,
 ) -> ImportedRun:
     """A model folder as a run: evaluated and edited like any other.
 
@@ -128,11 +134,12 @@ def open_lna_model(
             model's config gives; None looks where the config says.
         with_textures: False leaves `textures` empty, which saves asking the atlas network for two
             million texels.
+        tolerance: how far positions may be off for speed, texels; 0 asks at every pixel.
     """
     folder = find_data(model, data_folder)
     size = Size(model.height, model.width)
     clip = ImportedClip(folder, size, model.maximum_frames)
-    mapping = import_mapping(model, clip.frame_count)
+    mapping = import_mapping(model, clip.frame_count, tolerance)
     info = RunInfo(
         kind=KIND,
         clip_folder=str(folder.resolve()),
@@ -169,8 +176,12 @@ def find_data(model: ModelFolder, given: Path | None) -> Path:
     return found
 
 
-def import_mapping(model: ModelFolder, frame_count: int) -> LnaMapping:
-    """The networks of a model as a mapping of `frame_count` frames, on the CPU."""
+def import_mapping(model: ModelFolder, frame_count: int, tolerance: float = 0.0) -> LnaMapping:
+    """The networks of a model as a mapping of `frame_count` frames, on the CPU.
+
+    Args:
+        tolerance: of `LnaMapping`.
+    """
     fields = LayerFields(2, _networks(model))
     fields.mapping[0].load_state_dict(dict(model.foreground.weights))
     fields.mapping[1].load_state_dict(dict(model.background.weights))
@@ -187,6 +198,7 @@ def import_mapping(model: ModelFolder, frame_count: int) -> LnaMapping:
         frame_count,
         windows=(_window(-1.0, -1.0, 2.0), _window(*crop)),
         domain=domain,
+        tolerance=tolerance,
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import Module
 
+from atlas.adaptive import evaluate_adaptively
 from atlas.coords import Size, pixel_grid, pixel_to_unit, resize_positions, unit_to_pixel
-from atlas.fields import WHOLE_UV, Domain, LayerFields, UvWindow
+from atlas.fields import ALPHA_FLOOR, ALPHA_SPAN, WHOLE_UV, Domain, LayerFields, UvWindow
 from atlas.lna_checkpoint import Checkpoint, load_checkpoint, load_textures
 from atlas.mapping import FrameMapping, Layer, LayerMapping, resample, visible_shares
 from atlas.run import OpenedMapping, RunInfo
@@ -18,8 +21,12 @@ from atlas.texture import Texture, splat_adjoint
 
 SEEN_SHARE = 0.1
 """A pixel that shows less of a layer than this does not stretch the layer's canvas."""
-CHUNK = 1 << 16
-"""Positions evaluated at once; bounds memory, not the result."""
+CHUNK = 1 << 12
+"""Positions evaluated at once on a CPU: what lies between two layers of a network stays in its
+cache. Bounds memory and time, not the result."""
+CHUNK_ON_GPU = 1 << 17
+UNSEEN_STEP = 8
+"""Texels that no frame shows are asked this far apart and interpolated."""
 
 
 class LnaMapping(LayerMapping):
@@ -33,6 +40,9 @@ class LnaMapping(LayerMapping):
         domain: where the clip lies in unit space; None = this project's convention.
         lattice_px: 1 asks the networks at every pixel; N > 1 at every N-th along each side and
             interpolates, which is N^2 times faster and softens opacity's edge.
+        tolerance: 0 asks the networks at every pixel (of the lattice); else pixels are
+            interpolated where that is off by no more than this many texels, and this over ten in
+            opacity (`atlas.adaptive`).
     """
 
     def __init__(
@@ -45,6 +55,7 @@ class LnaMapping(LayerMapping):
         windows: tuple[UvWindow, ...] | None = None,
         domain: Domain | None = None,
         lattice_px: int = 1,
+        tolerance: float = 0.0,
     ):
         if len(layers) != fields.layer_count:
             raise ValueError(f"layers must be {fields.layer_count}, got {len(layers)}")
@@ -57,10 +68,16 @@ class LnaMapping(LayerMapping):
         self.windows = windows or (WHOLE_UV,) * len(layers)
         self.domain = domain or Domain(frame_size, frame_count)
         self.lattice_px = lattice_px
+        self.tolerance = tolerance
 
     @property
     def device(self) -> torch.device:
         return self.fields.tiles.device
+
+    @property
+    def chunk(self) -> int:
+        """Positions to evaluate at once on this device."""
+        return CHUNK if self.device.type == "cpu" else CHUNK_ON_GPU
 
     def frame(self, t: int, size: Size | None = None) -> FrameMapping:
         size = size or self.frame_size
@@ -73,7 +90,7 @@ class LnaMapping(LayerMapping):
         """uv (L, H, W, 2), [-1, 1], and alpha (L, H, W) at (H, W, 2) pixels of frame `t`."""
         uv_parts, alpha_parts = [], []
         with torch.no_grad():
-            for at in self._unit_positions(t, xy_px).split(CHUNK):
+            for at in self._unit_positions(t, xy_px).split(self.chunk):
                 uv, alpha = self.fields.motion(at)
                 uv_parts.append(uv.cpu())
                 alpha_parts.append(alpha[..., 0].cpu())
@@ -83,16 +100,50 @@ class LnaMapping(LayerMapping):
 
     def _evaluate(self, t: int, view: Size) -> FrameMapping:
         """The networks' answer at the pixel centres of a `view` picture of frame `t`."""
+        if self.tolerance > 0:
+            return self._interpolated(t, view)
         uv, alpha = self.unit_uv(t, pixel_grid(self.frame_size, view))
         texels = [self._texels(i, torch.from_numpy(one)).numpy() for i, one in enumerate(uv)]
         return FrameMapping(np.stack(texels), alpha, np.ones(len(self.layers), np.float32))
+
+    def _interpolated(self, t: int, view: Size) -> FrameMapping:
+        """As `_evaluate`; every network on its own, asked where interpolation would not do."""
+        alpha = np.ones((len(self.layers), view.height, view.width), np.float32)
+        for i, network in enumerate(self.fields.opacity):
+
+            def opacity(at: Tensor, network: Module = network) -> Tensor:
+                return ALPHA_FLOOR + ALPHA_SPAN * 0.5 * (network(at) + 1)
+
+            ask = self._asker(t, view, opacity)
+            alpha[i] = evaluate_adaptively(ask, view, self.tolerance / 10)[..., 0].clip(0, 1)
+        uv = [
+            evaluate_adaptively(
+                self._asker(t, view, lambda at, i=i: self._texels(i, self.fields.uv(i, at))),
+                view,
+                self.tolerance,
+            )
+            for i in range(len(self.layers))
+        ]
+        return FrameMapping(np.stack(uv), alpha, np.ones(len(self.layers), np.float32))
+
+    def _asker(
+        self, t: int, view: Size, network: Callable[[Tensor], Tensor]
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """(N, 2) pixels of a `view` picture of frame `t` -> (N, C) what a network says there."""
+
+        def ask(xy: np.ndarray) -> np.ndarray:
+            at = self._unit_positions(t, resize_positions(xy, view, self.frame_size))
+            with torch.no_grad():
+                return torch.cat([network(part).cpu() for part in at.split(self.chunk)]).numpy()
+
+        return ask
 
     def reconstruct(self, t: int, size: Size | None = None) -> np.ndarray:
         """Frame `t` straight from the networks: (H, W, 3) float32, [0, 1]."""
         view = size or self.frame_size
         positions = self._unit_positions(t, pixel_grid(self.frame_size, view))
         with torch.no_grad():
-            parts = [self.fields(at).composite().cpu() for at in positions.split(CHUNK)]
+            parts = [self.fields(at).composite().cpu() for at in positions.split(self.chunk)]
         return torch.cat(parts).view(view.height, view.width, 3).clamp(0, 1).numpy()
 
     def render_texture(self, layer: int, canvas: Size | None = None) -> Texture:
@@ -105,14 +156,21 @@ class LnaMapping(LayerMapping):
         for layer, coverage in enumerate(self._coverages()):
             whole = self.layers[layer].canvas
             view = canvas or whole
-            grid = torch.from_numpy(pixel_grid(whole, view)).view(-1, 2)
-            at = self._from_texels(layer, grid.to(self.device))
-            with torch.no_grad():
-                parts = [self.fields.color(layer, one).cpu() for one in at.split(CHUNK)]
-            rgb = torch.cat(parts).view(view.height, view.width, 3).clamp(0, 1).numpy()
             seen = cv2.resize(coverage, view.wh, interpolation=cv2.INTER_LINEAR)
+            rough = _ceil_divide(view, UNSEEN_STEP)
+            colors = self._colors(layer, pixel_grid(whole, rough).reshape(-1, 2))
+            rgb = cv2.resize(colors.reshape(rough.height, rough.width, 3), view.wh)
+            near = cv2.dilate((seen > 0).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+            rgb[near] = self._colors(layer, pixel_grid(whole, view)[near])
             textures.append(Texture(rgb, seen))
         return textures
+
+    def _colors(self, layer: int, texels: np.ndarray) -> np.ndarray:
+        """(N, 3) float32, [0, 1]: one layer's atlas at (N, 2) texels."""
+        at = self._from_texels(layer, torch.from_numpy(texels).to(self.device))
+        with torch.no_grad():
+            parts = [self.fields.color(layer, one).cpu() for one in at.split(self.chunk)]
+        return torch.cat(parts).clamp(0, 1).numpy()
 
     def _coverages(self) -> list[np.ndarray]:
         """Per layer (h, w) float32, [0, 1]: how much of its canvas some frame shows, coarsely.

@@ -113,7 +113,7 @@ def ways(
 
 
 def measure(count: int = 6) -> dict[str, object]:
-    """By new sky, dB in the edge band of each way, and the gain of knowing the old sky; two scenes."""
+    """By new sky, dB in the edge band of each way, and what the known sky gains; two scenes."""
     runs = [twigs(Size(180, 320), count, seed) for seed in (1, 2)]
     out: dict[str, object] = {}
     for name in SKIES:

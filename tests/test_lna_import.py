@@ -510,7 +510,7 @@ def test_edit_writes_what_the_original_program_would(tmp_path, model, data, red)
     out = tmp_path / "out"
     chosen = ("--data", data.parent, "--layer", f"background={red}", "--compose", "lna")
     call(model, *chosen, "--format", "png", "--out", out)
-    mapping = open_lna_model(read_lna_model(model), data, with_textures=False).mapping
+    mapping = open_lna_model(read_lna_model(model), data, with_textures=False, tolerance=0).mapping
     pictures = {1: np.full((1000, 1000, 4), (1, 0, 0, 1), np.float32)}
     for t in range(COUNT):
         video = as_fitted(read_rgb(data / f"{t:05d}.png"), SIZE)
@@ -544,7 +544,7 @@ def test_a_painted_frame_reaches_the_others(tmp_path, model, data):
     out = tmp_path / "out"
     given = f"1={tmp_path / 'paint.png'}"
     call(model, "--data", data, "--frame-edit", given, "--compose", "lna", "--out", out)
-    mapping = open_lna_model(read_lna_model(model), data, with_textures=False).mapping
+    mapping = open_lna_model(read_lna_model(model), data, with_textures=False, tolerance=0).mapping
     pictures = scatter_frame(paint / np.float32(255), mapping.frame(1), [Size(1000, 1000)] * 2)
     for t in range(COUNT):
         video = as_fitted(read_rgb(data / f"{t:05d}.png"), SIZE)
@@ -615,7 +615,7 @@ THIRD = Size(432 // 3, 768 // 3)  # its pixel centres are every third pixel, fro
 def reference():
     """The reference model on its frames."""
     model = read_lna_model(REFERENCE / "model")
-    return open_lna_model(model, REFERENCE / "data", with_textures=False)
+    return open_lna_model(model, REFERENCE / "data", with_textures=False, tolerance=0)
 
 
 def reference_frame(t):

@@ -230,3 +230,12 @@ def test_published_weights_give_the_published_answers():
             np.testing.assert_allclose(
                 value.view(*shape, -1).numpy(), expected, atol=tolerance, err_msg=name
             )
+
+
+def test_interpolated_frames_stay_within_the_tolerance():
+    exact, quick = make_mapping().frame(1), make_mapping(tolerance=0.2).frame(1)
+    assert np.abs(quick.uv - exact.uv).max() < 0.2
+    assert np.abs(quick.alpha - exact.alpha).max() < 0.02
+    assert (quick.uv != exact.uv).any()  # something was interpolated
+    larger, fine = make_mapping(tolerance=0.2), Size(3 * SIZE.height, 3 * SIZE.width)
+    assert np.abs(larger.frame(1, fine).uv - make_mapping().frame(1, fine).uv).max() < 0.2
