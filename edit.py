@@ -209,7 +209,7 @@ def find_model_footage(args: argparse.Namespace) -> Footage:
         return open_footage(Clip(folder), args.source)
     if args.source is not None:
         raise InputError("--source is for run folders and clip folders made by preprocess")
-    if [path.name for path in list_pictures(folder)] != list_frames(folder):
+    if [path.name for path in list_pictures(folder)] != sorted(list_frames(folder)):
         raise InputError(
             f"{folder}: the order of the frames is not clear; wanted names with equally many "
             "digits (00009.jpg, 00010.jpg), in jpg, png or webp alone"

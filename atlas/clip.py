@@ -24,6 +24,7 @@ import numpy as np
 
 from atlas.coords import Size
 from atlas.errors import InputError
+from atlas.frame_names import pictures_in_order
 from atlas.png import PNG_SIGNATURE, check_png
 
 FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -276,12 +277,12 @@ class Clip:
 
 
 def list_frames(folder: Path) -> list[str]:
-    """File names of the pictures in `folder`, sorted; raises `InputError` when there are none."""
+    """File names of the pictures in `folder`, in order; raises `InputError` when there are none."""
     if not folder.exists():
         raise InputError(f"{folder}: not found; wanted a folder of frames")
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file; wanted a folder of frames")
-    names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in FRAME_SUFFIXES)
+    names = [path.name for path in pictures_in_order(folder, FRAME_SUFFIXES)]
     if not names:
         raise InputError(f"{folder}: holds no frames; wanted {', '.join(FRAME_SUFFIXES)} files")
     return names

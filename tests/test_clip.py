@@ -5,7 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from atlas.clip import Clip, ClipInfo, LayerInfo, SourceInfo, read_info, write_info, write_rgb
+from atlas.clip import (
+    Clip,
+    ClipInfo,
+    LayerInfo,
+    SourceInfo,
+    list_frames,
+    read_info,
+    write_info,
+    write_rgb,
+)
 from atlas.coords import Size
 from atlas.errors import InputError
 
@@ -186,3 +195,16 @@ def test_shots_are_those_of_the_info_and_must_cover_the_clip(tmp_path):
         clip.info.shots[:] = wrong
         with pytest.raises(InputError, match="do not cover its 3 frames"):
             clip.shots()
+
+
+def test_frames_are_in_the_order_of_their_numbers_and_hidden_files_do_not_count(tmp_path):
+    for name in ("frame_10.png", "frame_2.png", "frame_1.png", "._frame_1.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "folder.png").mkdir()
+    assert list_frames(tmp_path) == ["frame_1.png", "frame_2.png", "frame_10.png"]
+
+
+def test_a_folder_of_hidden_files_holds_no_frames(tmp_path):
+    (tmp_path / "._0.png").write_bytes(b"x")
+    with pytest.raises(InputError, match="holds no frames"):
+        list_frames(tmp_path)
