@@ -64,7 +64,9 @@ class VideoWriter:
     audio_from: Path | str | None = field(default=None, kw_only=True)
     """File whose audio tracks are taken, copied untouched where the container can hold them."""
     sound_until_s: float | None = field(default=None, kw_only=True)
-    """End the sound here, seconds; None takes it whole. For a video of a clip's first part."""
+    """End the sound here, seconds of `audio_from`; None takes it to its end."""
+    sound_from_s: float = field(default=0.0, kw_only=True)
+    """Where the sound begins, seconds of `audio_from`: what plays there goes with time 0."""
     color: dict[str, str] | None = field(default=None, kw_only=True)
     """range, space, primaries, transfer as in `VideoInfo.color`; untagged stays untagged."""
     codec: str = field(default="auto", kw_only=True)
@@ -322,8 +324,9 @@ class _VideoSink:
                 )
             options += ["-map", f"1:{track.index}", f"-c:a:{i}", codec]
             options += [] if codec == "copy" else [f"-b:a:{i}", "256k"]
-        until_s = self._writer.sound_until_s
-        cut = [] if until_s is None else ["-t", f"{until_s:.6f}"]
+        from_s, until_s = self._writer.sound_from_s, self._writer.sound_until_s
+        cut = ["-ss", f"{from_s:.6f}"] if from_s > 0 else []
+        cut += [] if until_s is None else ["-t", f"{until_s - from_s:.6f}"]
         return ([*cut, "-i", ffmpeg.input_name(path)], options) if tracks else ([], [])
 
 

@@ -81,12 +81,7 @@ def make_writer(info: VideoInfo, delivery: Delivery) -> VideoWriter:
     start_s = info.frame_times_s[first] if first else 0.0
     changes["frame_times_s"] = [t - start_s for t in info.frame_times_s[first : last + 1]]
     changes["end_s"] = end_s - start_s
-    if first:
-        changes["audio_from"] = None
-        if info.audio:
-            log.info("%s: starts at frame %d and is written without sound", delivery.out, first)
-    else:
-        changes["sound_until_s"] = end_s
+    changes["sound_from_s"], changes["sound_until_s"] = start_s, end_s
     return VideoWriter.like(info, delivery.out, **changes)
 
 
