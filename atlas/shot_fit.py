@@ -29,6 +29,7 @@ from atlas.pace import Pace
 from atlas.progress import progress
 from atlas.refine import FITTED, FieldFit, Scene
 from atlas.shading import fit_gain
+from atlas.soft_layer import is_soft, motion_of_matte
 from atlas.store import ClipStore
 from atlas.texture import sample
 from atlas.windows import SettledTexture, Window, frames_that_fit, part_of, put_back, windows_of
@@ -272,10 +273,12 @@ class ShotFit:
 
     def _base(self, layer: int) -> LayerMotion:
         name = self.clip.layer_names[layer]
-        model = self._base_model(layer)
         with progress(None, 1, f"base motion of {name}") as bar:
-            found = estimate_base_motion(self.store, layer, model)
-            bar.advance(1, note=f"{model}, canvas {found.canvas}")
+            if layer < len(self.clip.layer_names) - 1 and is_soft(self.store, layer):
+                found = motion_of_matte(self.store, layer)
+            else:
+                found = estimate_base_motion(self.store, layer, self._base_model(layer))
+            bar.advance(1, note=f"{found.model}, canvas {found.canvas}")
         stride_px = self.options.align.stride_px
         return LayerMotion(name, found.canvas, found.matrices, None, stride_px, found.confidence)
 

@@ -204,9 +204,11 @@ class _TextureSolver:
         for sight in self._sights():
             for i, total in enumerate(sums):
                 share, uv, gain = sight.shares[i], sight.uv[i], sight.gain(i)
-                if not bool((share >= 0.5).any()):
+                # a shadow or a reflection is seen where it is as strong as it gets
+                least = min(0.5, max(0.5 * float(share.max()), 0.05))
+                if not bool((share >= least).any()):
                     continue
-                visible = torch.where(share >= 0.5, share**2, 0.0)
+                visible = torch.where(share >= least, share**2, 0.0)
                 self.seen[i] += splat_adjoint(visible[None], uv, total.canvas)[0]
                 # a sample says rgb / gain with variance 1 / gain^2
                 pure = torch.where(share >= self.options.pure_share, share**2, 0.0)
