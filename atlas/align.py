@@ -1,8 +1,10 @@
 """Dense alignment of one layer's frames to its atlas, coarse to fine.
 
 Each round: the layer's texture is splatted from all frames; every frame is compared with the
-texture seen through its present map by optical flow; the flow, smoothed inside the layer, moves
-the map. What the flow cannot know (no texture, other layers in front) is filled from around.
+texture seen through its present map; what differs moves the map. Coarse rounds take optical flow,
+smoothed inside the layer; fine ones one step of Gauss and Newton on the lattice's points, which
+weighs every pixel by what it says about motion. What neither can know (no texture, other layers in
+front) is filled from around.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import cv2
 import numpy as np
 import torch
 
+from atlas.boxes import Box, LayerBoxes
 from atlas.config import AlignConfig
 from atlas.coords import Size, pixel_grid, resize_positions
 from atlas.layered import LayerMotion, lattice_shape
@@ -28,11 +31,17 @@ log = logging.getLogger(__name__)
 
 
 HALF_SIZE_SIGMA_PX = 8.0
-"""Rounds that smooth the flow at least this widely work at half the frame size."""
-
-
+"""Rounds that smooth the motion at least this widely work at half the frame size, by flow."""
 HISTORY_FRAMES = 24.0
 """Earlier frames of a long shot count in a window's texture at most as much as this many."""
+MARGIN_SIGMAS = 2.5
+"""How far the work on a layer reaches beyond it, in the round's sigma."""
+FINE_LIMIT_PX = 2.0
+"""Longest move of a point in one step of Gauss and Newton."""
+LIGHT_PX = 27
+"""Differences that are even over this width are light, not motion; odd."""
+NOISE = 1e-4
+"""Squared colour gradient that noise makes; holds lattice points still that see no more."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +101,17 @@ class LayerAligner:
             yield number
 
     def round(self, sigma_px: float) -> None:
-        """One round, the flow smoothed by `sigma_px`."""
+        """One round, the motion smoothed by `sigma_px`."""
+        coarse = sigma_px >= HALF_SIZE_SIGMA_PX
         # a wide window needs no fine flow: half the size costs a quarter
-        self.store = self.half if sigma_px >= HALF_SIZE_SIGMA_PX else self.full
-        self._identity = pixel_grid(self.store.size)
+        self.store = self.half if coarse else self.full
+        scale = self.store.size.width / self.full.size.width
+        margin_px = max(8, round(MARGIN_SIGMAS * sigma_px * scale))
+        self._boxes = LayerBoxes(self.store, self.layer, self.full.size, margin_px)
         self._canvas = self._scaled_canvas()
         self._texture = self.splat_texture()
-        self._move(self._every_frame(partial(self._delta, sigma_px=sigma_px)))
+        change = self._by_flow if coarse else self._by_gradients
+        self._move(self._every_frame(partial(change, sigma_px=sigma_px)))
         if self.options.neighbour_weight > 0:
             self._relax_along_flow(sigma_px)
 
@@ -108,10 +121,6 @@ class LayerAligner:
         free = slice(self.history.settled if self.history else 0, None)
         self.motion.residual[free] += change[free]
 
-    def _uv(self, t: int) -> np.ndarray:
-        """(H, W, 2) texels of frame `t` at the present round's size."""
-        return self.motion.uv(t, self.full.size, self.store.size)
-
     def _scaled_canvas(self) -> Size:
         """The canvas at the scale of the present round's frames."""
         scale = self.store.size.width / self.full.size.width
@@ -120,6 +129,8 @@ class LayerAligner:
 
     def _on_canvas(self, uv: np.ndarray) -> np.ndarray:
         """Texels of the layer's canvas as texels of the present round's."""
+        if self._canvas == self.motion.canvas:
+            return uv
         return resize_positions(uv, self.motion.canvas, self._canvas)
 
     def splat_texture(self) -> np.ndarray:
@@ -127,112 +138,165 @@ class LayerAligner:
         total = SplatSum(self._canvas)
         if self.history is not None:
             total.sums += self.history.sums_on(self._canvas)
-        for t in range(self.store.frame_count):
-            share = self.store.share(self.layer, t)
-            if not (share > 0.5).any():
-                continue
-            uv = self._on_canvas(self._uv(t))
-            frame = self.store.frame(t).astype(np.float32) / 255
-            weight = np.where(share > 0.5, share**2, 0)
-            if self._texture is not None and Size(*self._texture.shape[:2]) == self._canvas:
-                residual = ((frame - sample(self._texture, uv)) ** 2).mean(-1)
-                weight = weight * (1 / (1 + residual / self.options.robust_sigma**2))
-            total.add(
-                torch.from_numpy(frame).permute(2, 0, 1),
-                torch.from_numpy(weight.astype(np.float32)),
-                torch.from_numpy(uv),
-            )
+        before = self._texture
+        if before is not None and before.shape[:2] != self._canvas.wh[::-1]:
+            before = cv2.resize(before, self._canvas.wh, interpolation=cv2.INTER_LINEAR)
+
+        def share_of(first: int) -> SplatSum:
+            part = SplatSum(self._canvas)
+            for t in range(first, self.store.frame_count, 2):
+                self._splat(t, part, before)
+            return part
+
+        with ThreadPoolExecutor(2) as pool:
+            for part in pool.map(share_of, (0, 1)):
+                total.sums += part.sums
         mean, weight = total.mean()
         return fill_unseen(np.ascontiguousarray(mean.permute(1, 2, 0).numpy()), weight.numpy())
 
-    def _delta(self, t: int, sigma_px: float) -> np.ndarray:
-        """(h, w, 2) float32: how far frame `t`'s lattice should move, texels."""
-        assert self._texture is not None
+    def _splat(self, t: int, total: SplatSum, before: np.ndarray | None) -> None:
+        """Add frame `t`, its pixels weighed by how well they agree with the texture before."""
+        box = self._boxes[t]
+        if box is None:
+            return
+        uv = self._on_canvas(self.motion.uv_at(t, self._boxes.at(box)))
+        share = self.store.share(self.layer, t)[box.cut]
+        frame = self.store.frame(t)[box.cut].astype(np.float32) / 255
+        weight = np.where(share > 0.5, share**2, 0)
+        if before is not None:
+            residual = frame - sample(before, uv)
+            weight = weight / (1 + _dot(residual, residual) / (3 * self.options.robust_sigma**2))
+        total.add(
+            torch.from_numpy(frame).permute(2, 0, 1),
+            torch.from_numpy(weight.astype(np.float32)),
+            torch.from_numpy(uv),
+        )
+
+    def _every_frame(self, change: Callable[[int, Box], np.ndarray]) -> np.ndarray:
+        """(T, h, w, 2): `change` of every frame; OpenCV lets go of the interpreter, so threads."""
         assert self.motion.residual is not None
-        share = self.store.share(self.layer, t)
-        if not (share > 0.5).any():
-            return np.zeros_like(self.motion.residual[t])
-        uv = self._uv(t)
-        seen = (
-            np.rint(sample(self._texture, self._on_canvas(uv)) * 255).clip(0, 255).astype(np.uint8)
-        )
+        still = np.zeros_like(self.motion.residual[0])
+
+        def one(t: int) -> np.ndarray:
+            box = self._boxes[t]
+            return still if box is None else change(t, box)
+
+        with ThreadPoolExecutor(2) as pool:
+            return np.stack(list(pool.map(one, range(self.store.frame_count))))
+
+    def _by_flow(self, t: int, box: Box, sigma_px: float) -> np.ndarray:
+        """(h, w, 2) float32: how far optical flow says frame `t`'s lattice should move, texels."""
+        assert self._texture is not None
+        share = self.store.share(self.layer, t)[box.cut]
+        at = self._boxes.at(box)
+        uv = self.motion.uv_at(t, at)
+        seen = sample(self._texture, self._on_canvas(uv))
+        seen = np.rint(seen * 255).clip(0, 255).astype(np.uint8)
         seen = cv2.cvtColor(seen, cv2.COLOR_RGB2GRAY)
-        own = share * self.store.grey(t) + (1 - share) * seen
-        own = np.rint(own).astype(np.uint8)
-        flow = _dis().calc(own, seen, None)
-        limit = self.options.max_step_px * self.store.size.width / self.full.size.width
-        length = np.linalg.norm(flow, axis=-1)
-        flow *= np.minimum(1, limit / np.maximum(length, 1e-6))[..., None]
-        moved = cv2.remap(
-            uv, self._identity + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        own = np.rint(share * self.store.grey(t)[box.cut] + (1 - share) * seen).astype(np.uint8)
+        dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        flow = dis.calc(own, seen, None) * (self.full.size.width / self.store.size.width)
+        moved = self.motion.uv_at(t, at + _limited(flow, self.options.max_step_px))
         texture = texture_measure(own)
         weight = (share**2 * texture / (texture + 2.0)).astype(np.float32)
-        return self._smooth_to_lattice(moved - uv, weight, sigma_px)
+        sums = self._on_lattice(
+            np.dstack([(moved - uv) * weight[..., None], weight]), box, sigma_px
+        )
+        return sums[..., :2] / (sums[..., 2:] + 0.02)
 
-    def _smooth_to_lattice(
-        self, delta: np.ndarray, weight: np.ndarray, sigma_px: float
-    ) -> np.ndarray:
-        """Normalised Gaussian averages of (H, W, 2) `delta` at the lattice points."""
-        stride = self.motion.stride_px
-        stacked = np.dstack([delta * weight[..., None], weight])
-        lattice = _to_lattice(stacked, stride, self.full.size)
+    def _by_gradients(self, t: int, box: Box, sigma_px: float) -> np.ndarray:
+        """(h, w, 2) float32: a step of Gauss and Newton on frame `t`'s lattice, texels.
+
+        Lucas and Kanade 1981 with a Gaussian window at every lattice point, the gradient that of
+        the mean of both pictures (Malis 2004), robust weights (Geman-McClure).
+        """
+        assert self._texture is not None
+        uv = self.motion.uv_at(t, self._boxes.at(box))
+        seen = sample(self._texture, self._on_canvas(uv))
+        frame = self.store.frame(t)[box.cut].astype(np.float32) / 255
+        inside = (self.store.share(self.layer, t)[box.cut] > 0.9).astype(np.float32)
+        difference = (frame - seen) * inside[..., None]
+        even = cv2.blur(np.dstack([difference, inside]), (LIGHT_PX, LIGHT_PX))
+        difference -= even[..., :3] / (even[..., 3:] + 1e-3)
+        both = 0.5 * (seen + frame)
+        gx, gy = (cv2.Sobel(both, cv2.CV_32F, i, 1 - i, ksize=3, scale=1 / 8) for i in (1, 0))
+        # a gradient across the layer's edge tells the edge's motion, not the surface's
+        weight = cv2.erode(inside, np.ones((3, 3), np.uint8))
+        weight /= 1 + _dot(difference, difference) / (3 * self.options.robust_sigma**2)
+        pairs = ((gx, gx), (gx, gy), (gy, gy), (gx, difference), (gy, difference))
+        products = np.dstack([_dot(a, b) * weight for a, b in pairs])
+        xx, xy, yy, xd, yd = np.moveaxis(self._on_lattice(products, box, sigma_px), -1, 0)
+        xx, yy = xx + NOISE, yy + NOISE
+        step = np.stack([yy * xd - xy * yd, xx * yd - xy * xd], -1)
+        step = _limited(step / (xx * yy - xy * xy)[..., None], FINE_LIMIT_PX)
+        height, width = step.shape[:2]
+        points = pixel_grid(Size(height, width)) * np.float32(self.motion.stride_px)
+        return self.motion.uv_at(t, points + step) - self.motion.uv_at(t, points)
+
+    def _on_lattice(self, values: np.ndarray, box: Box, sigma_px: float) -> np.ndarray:
+        """(h, w, C) Gaussian averages of a box's (H, W, C) values at all lattice points.
+
+        Beyond the box values count as 0. The box may be one of a smaller picture of the frame.
+        """
+        stride, full, size = self.motion.stride_px, self.full.size, self.store.size
+        h, w = lattice_shape(full, stride)
+        reach = max(round(stride * size.width / full.width), 1) | 1
+        means = cv2.blur(values, (reach, reach), borderType=cv2.BORDER_REFLECT_101)
+        y = np.rint((np.arange(h) * stride + 0.5) * size.height / full.height - 0.5).astype(int)
+        x = np.rint((np.arange(w) * stride + 0.5) * size.width / full.width - 0.5).astype(int)
+        y, x = y.clip(0, size.height - 1) - box.top, x.clip(0, size.width - 1) - box.left
+        rows, columns = (y >= 0) & (y < values.shape[0]), (x >= 0) & (x < values.shape[1])
+        lattice = np.zeros((h, w, values.shape[2]), np.float32)
+        lattice[np.ix_(rows, columns)] = means[np.ix_(y[rows], x[columns])]
         sigma = max(sigma_px / stride, 0.3)
-        lattice = cv2.GaussianBlur(lattice, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
-        return lattice[..., :2] / (lattice[..., 2:] + 0.02)
+        return cv2.GaussianBlur(lattice, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
 
     def _relax_along_flow(self, sigma_px: float) -> None:
         """Pull every frame's map toward what its neighbours say of the same surface point.
 
         Where the flow is consistent, uv_t(x) should equal uv_{t+1}(x + flow): the flow loss of
-        Kasten et al. 2021 (eq. 8), here as one step of Jacobi relaxation.
+        Kasten et al. 2021 (eq. 8), here as one step of Jacobi relaxation. At half the size: what
+        neighbours say is smoothed anyway.
         """
-        pulls = self._every_frame(partial(self._pull, sigma_px=sigma_px))
+        self.store = self.half
+        margin_px = max(4, round(MARGIN_SIGMAS * min(sigma_px, 4.0) / 2))
+        self._boxes = LayerBoxes(self.half, self.layer, self.full.size, margin_px)
+        pulls = self._every_frame(partial(self._pull, sigma_px=min(sigma_px, 4.0)))
         self._move(self.options.neighbour_weight * pulls)
 
-    def _every_frame(self, change: Callable[[int], np.ndarray]) -> np.ndarray:
-        """(T, h, w, 2): `change` of every frame; OpenCV lets go of the interpreter, so threads."""
-        with ThreadPoolExecutor(2) as pool:
-            return np.stack(list(pool.map(change, range(self.store.frame_count))))
-
-    def _pull(self, t: int, sigma_px: float) -> np.ndarray:
-        uv = self._uv(t)
-        share = self.store.share(self.layer, t)
+    def _pull(self, t: int, box: Box, sigma_px: float) -> np.ndarray:
+        store = self.store
+        to_full = self.full.size.width / store.size.width
+        at = self._boxes.at(box)
+        uv, share = self.motion.uv_at(t, at), store.share(self.layer, t)[box.cut]
+        grid = pixel_grid(store.size)[box.cut]
         total, weight = np.zeros_like(uv), np.full(uv.shape[:2], 1e-3, np.float32)
         for other in (t - 1, t + 1):
-            if not 0 <= other < self.store.frame_count:
+            if not 0 <= other < store.frame_count:
                 continue
-            there = self._identity + self.store.flow(t, other).astype(np.float32)
-            stacked = np.dstack(
-                [
-                    self._uv(other),
-                    self.store.flow(other, t).astype(np.float32),
-                    self.store.share(self.layer, other),
-                ]
-            ).astype(np.float32)
-            stacked = cv2.remap(stacked, there, None, cv2.INTER_LINEAR)
-            cycle2 = ((there - self._identity + stacked[..., 2:4]) ** 2).sum(-1)
-            w = share * (stacked[..., 4] > 0.9) * (cycle2 < 1.0)
-            total += (stacked[..., :2] - uv) * w[..., None]
+            flow = store.flow(t, other)[box.cut].astype(np.float32)
+            back = np.dstack(
+                [store.flow(other, t).astype(np.float32), store.share(self.layer, other)]
+            )
+            back = cv2.remap(back, grid + flow, None, cv2.INTER_LINEAR)
+            cycle = flow + back[..., :2]
+            cycle2 = (cycle[..., 0] ** 2 + cycle[..., 1] ** 2) * to_full**2
+            w = share * (back[..., 2] > 0.9) * (cycle2 < 1.0)
+            there = self.motion.uv_at(other, at + flow * np.float32(to_full))
+            total += (there - uv) * w[..., None]
             weight += w
-        return self._smooth_to_lattice(
-            total / weight[..., None], np.minimum(weight, 1).astype(np.float32), min(sigma_px, 4.0)
-        )
+        sure = np.minimum(weight, 1)
+        sums = np.dstack([total * (sure / weight)[..., None], sure])
+        sums = self._on_lattice(sums.astype(np.float32), box, sigma_px)
+        return sums[..., :2] / (sums[..., 2:] + 0.02)
 
 
-def _to_lattice(values: np.ndarray, stride_px: int, size: Size) -> np.ndarray:
-    """Area averages of (H, W, C) values about the lattice points of a frame of `size`.
-
-    The values may come at a smaller size of the same frame.
-    """
-    height, width = values.shape[:2]
-    h, w = lattice_shape(size, stride_px)
-    reach = max(round(stride_px * width / size.width), 1) | 1
-    blurred = cv2.blur(values, (reach, reach), borderType=cv2.BORDER_REFLECT_101)
-    y = np.rint((np.arange(h) * stride_px + 0.5) * height / size.height - 0.5).astype(int)
-    x = np.rint((np.arange(w) * stride_px + 0.5) * width / size.width - 0.5).astype(int)
-    return np.ascontiguousarray(blurred[np.ix_(y.clip(0, height - 1), x.clip(0, width - 1))])
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(H, W) sum over the channels of two (H, W, 3) pictures' product."""
+    return cv2.transform(a * b, np.ones((1, 3), np.float32))
 
 
-def _dis() -> cv2.DISOpticalFlow:
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+def _limited(move: np.ndarray, most: float) -> np.ndarray:
+    """(..., 2) float32: `move`, cut to the length `most`."""
+    length = np.hypot(move[..., 0], move[..., 1])[..., None]
+    return (move * np.minimum(1, most / np.maximum(length, 1e-6))).astype(np.float32)

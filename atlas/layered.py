@@ -41,6 +41,23 @@ class LayerMotion:
             uv += sample_lattice(self.residual[t], self.stride_px, size, view)
         return uv
 
+    def uv_at(self, t: int, xy: np.ndarray) -> np.ndarray:
+        """(H, W, 2) float32 texels of any positions (H, W, 2) float32, pixels of the fit's size."""
+        corners = np.array([[f(xy[..., i]) for i, f in enumerate(p)] for p in _CORNERS])
+        if np.isfinite(apply_homography(self.matrices[t], corners)).all():
+            uv = cv2.perspectiveTransform(xy, self.matrices[t])
+        else:
+            uv = apply_homography(self.matrices[t], xy)
+        if self.residual is not None:
+            at = xy * np.float32(1 / self.stride_px)
+            uv += cv2.remap(
+                self.residual[t], at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
+        return uv
+
+
+_CORNERS = ((np.min, np.min), (np.min, np.max), (np.max, np.min), (np.max, np.max))
+
 
 def lattice_shape(size: Size, stride_px: int) -> tuple[int, int]:
     """(h, w): lattice points at multiples of the stride that span a frame of `size`."""

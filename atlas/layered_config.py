@@ -12,11 +12,11 @@ from atlas.config_io import require
 class AlignConfig:
     """Dense alignment of frames to their atlas, recipe `layered`."""
 
-    sigmas_px: tuple[float, ...] = (14.0, 14.0, 9.0, 9.0, 6.0, 6.0, 4.0, 4.0)
+    sigmas_px: tuple[float, ...] = (14.0, 14.0, 9.0, 9.0, 6.0, 6.0, 4.0, 4.0, 3.0, 3.0)
     """One round each: how widely the flow is smoothed, Gaussian sigma; pixels, > 0."""
-    best_sigmas_px: tuple[float, ...] = (4.0, 3.0, 3.0)
+    best_sigmas_px: tuple[float, ...] = (3.0, 2.5, 2.5)
     """The rounds that quality `best` adds; pixels, > 0."""
-    stride_px: int = 8
+    stride_px: int = 4
     """Distance of the lattice points that carry the residual; pixels, 2..64."""
     max_step_px: float = 12.0
     """Longest move of a point in one round; pixels, > 0."""

@@ -62,8 +62,18 @@ class SplatSum:
             weight: (H, W) float, >= 0.
             uv: (H, W, 2) float, texel positions; samples off the canvas are dropped.
         """
+        low, high = uv.amin((0, 1)), uv.amax((0, 1))
+        if not bool(torch.isfinite(low).all() and torch.isfinite(high).all()):
+            low, high = torch.zeros(2), torch.tensor(self.canvas.wh)
+        left, top = (max(int(v), 0) for v in low.floor().tolist())
+        right = min(int(high[0]) + 2, self.canvas.width)
+        bottom = min(int(high[1]) + 2, self.canvas.height)
+        if left >= right or top >= bottom:
+            return
         stacked = torch.cat([values * weight, weight[None]])
-        self.sums += splat_adjoint(stacked, uv, self.canvas)
+        corner = torch.tensor([left, top], dtype=uv.dtype, device=uv.device)
+        part = splat_adjoint(stacked, uv - corner, Size(bottom - top, right - left))
+        self.sums[:, top:bottom, left:right] += part
 
     def mean(self) -> tuple[Tensor, Tensor]:
         """(3, H, W) weighted mean, 0 where nothing landed, and (H, W) weight."""
