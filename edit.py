@@ -30,13 +30,14 @@ from atlas.command_line import CommandParser
 from atlas.errors import InputError, run_script
 from edits.cli import add_edit_options, add_view_options, choose_output, read_edits
 from edits.export_options import add_export_options, check_export
+from edits.stream_options import add_stream_options
 
 if TYPE_CHECKING:
     import numpy as np
 
     from atlas.clip import Clip
     from atlas.run import Run
-    from atlas.video import VideoInfo
+    from atlas.video import FrameSource, VideoInfo
     from edits.deliver import Job
     from edits.footage import Footage
     from edits.lna_compose import FrameEdit
@@ -75,6 +76,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--crf", type=int, default=16, help="quality of h264, h265 and vp9; smaller is better and "
         "larger (default: 16)")  # fmt: skip
     add("--save-recipe", metavar="FILE.yaml", type=Path, help="also write the edit as a recipe")
+    add_stream_options(parser)
     add_view_options(parser)
     add_export_options(parser)
     return parser.parse_args(arguments)
@@ -97,8 +99,6 @@ def read_recipe(args: argparse.Namespace) -> Recipe:
 
 def read_frame_edit(args: argparse.Namespace) -> FrameEdit | None:
     """--frame-edit, and that the options of --compose fit together."""
-    from edits.lna_compose import FrameEdit
-
     if args.compose == "lna" and args.fast:
         raise InputError("--compose lna needs a fitted model; leave out --fast")
     if args.compose == "lna" and args.save_recipe:
@@ -112,12 +112,23 @@ def read_frame_edit(args: argparse.Namespace) -> FrameEdit | None:
         raise InputError(f"--frame-edit {args.frame_edit}: wanted N=RGBA.png, N the frame's number")
     if not Path(path).exists():
         raise InputError(f"{path}: not found; wanted a picture")
+    from edits.lna_compose import FrameEdit
+
     return FrameEdit(int(number), Path(path))
 
 
 def check_output(args: argparse.Namespace, recipe: Recipe, footage: Footage) -> None:
     """Refuse an output that is or holds an input, or that cannot be written, before any work."""
-    inputs = [args.input, footage.source.info.path, *recipe.files()]
+    check_places(args, recipe, footage.source.info.path)
+    from edits.deliver import make_writer
+    from edits.session import delivery_of
+
+    make_writer(footage.source.info, delivery_of(args, footage.source.info))
+
+
+def check_places(args: argparse.Namespace, recipe: Recipe, source: Path) -> None:
+    """Refuse an output that is or holds an input, or a place that cannot be written."""
+    inputs = [args.input, source, *recipe.files()]
     inputs += [args.recipe] if args.recipe else []
     inputs += [frame_edit.path] if (frame_edit := read_frame_edit(args)) else []
     for option, written in (("--out", args.out), ("--save-recipe", args.save_recipe)):
@@ -140,10 +151,6 @@ def check_output(args: argparse.Namespace, recipe: Recipe, footage: Footage) -> 
             raise InputError(f"{written}: the folder {folder} is read-only; name another place")
     if args.save_recipe is not None and args.save_recipe.is_dir():
         raise InputError(f"{args.save_recipe}: is a folder; wanted a file name for --save-recipe")
-    from edits.deliver import make_writer
-    from edits.session import delivery_of
-
-    make_writer(footage.source.info, delivery_of(args, footage.source.info))
 
 
 def find_footage(args: argparse.Namespace) -> Footage:
@@ -257,9 +264,9 @@ def open_job(args: argparse.Namespace, footage: Footage) -> Job:
 
 def matte_of_photo(rgb: np.ndarray) -> np.ndarray:
     """(H, W) float32, 1 = sky, of one picture."""
-    from preprocess.sky.matte import open_matter
+    from preprocess import observer
 
-    return open_matter().matte(rgb)
+    return observer.matte_of_photo(rgb)
 
 
 def open_model(args: argparse.Namespace) -> Run:
@@ -348,6 +355,12 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = read_recipe(args)
     if not 0 <= args.crf <= 51:
         raise InputError(f"--crf is {args.crf}, wanted 0 (best) to 51")
+    source = find_stream(args, recipe)
+    if source is not None:
+        check_places(args, recipe, source.info.path)
+        replace_sky(args, recipe, source)
+        save_recipe(args, recipe)
+        return
     from edits.session import produce, summary, watch  # brings torch: not before mistakes are told
 
     footage = find_footage(args)
@@ -359,13 +372,47 @@ def main(arguments: list[str] | None = None) -> None:
         print(summary(args.out, count, time.monotonic() - start_s))
     else:
         produce(args, job, recipe)
-    if args.save_recipe:
-        from edits.recipe import write_recipe
-
-        args.save_recipe.parent.mkdir(parents=True, exist_ok=True)
-        write_recipe(args.save_recipe, recipe)
+    save_recipe(args, recipe)
     if args.watch:
         watch(args, job, lambda: read_recipe(args))
+
+
+def find_stream(args: argparse.Namespace, recipe: Recipe) -> FrameSource | None:
+    """The video to edit as a stream; None for runs, and for what goes frame by frame."""
+    from edits.stream_session import streamed_source
+
+    return streamed_source(args, recipe)
+
+
+def replace_sky(args: argparse.Namespace, recipe: Recipe, source: FrameSource) -> None:
+    """Edit a video as a stream."""
+    from edits.stream import SkyStream
+    from edits.stream_session import stream_video
+    from preprocess.camera_track import open_camera, write_track
+    from preprocess.observer import SkyObserver, matte_of_photo
+
+    info, form = source.info, source.plane_format
+    assert form is not None
+    camera = open_camera(info.size, args.track, still=args.still, frame_count=info.frame_count)
+    observer = SkyObserver(form, camera)
+    print(stream_video(args, source, SkyStream(recipe, observer, matte_of_photo)))
+    if args.export_track is not None:
+        write_track(args.export_track, observer.track)
+    if observer.uncertain_frames:
+        print(
+            f"the camera is uncertain in {observer.uncertain_frames} of {info.frame_count} frames; "
+            "look at those, or give --track or --still"
+        )
+
+
+def save_recipe(args: argparse.Namespace, recipe: Recipe) -> None:
+    """--save-recipe."""
+    if args.save_recipe is None:
+        return
+    from edits.recipe import write_recipe
+
+    args.save_recipe.parent.mkdir(parents=True, exist_ok=True)
+    write_recipe(args.save_recipe, recipe)
 
 
 if __name__ == "__main__":

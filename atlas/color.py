@@ -48,6 +48,31 @@ def to_rgb_filter(pix_fmt: str, color: dict[str, str], size: Size, wanted: str) 
     )
 
 
+def to_planes_filter(pix_fmt: str, wanted: str, *, full: bool) -> str:
+    """Filter chain from decoded YUV to the planes `wanted`; nothing where they are that already."""
+    if pix_fmt == wanted:
+        return "null"
+    span = "pc" if full else "tv"
+    return f"scale=in_range={span}:out_range={span}:{_SCALE_FLAGS},format={wanted}"
+
+
+def from_planes_filter(given: str, pix_fmt: str, color: dict[str, str]) -> str:
+    """Filter chain from planes to `pix_fmt`, levels kept, with the tags of `color` set."""
+    span = "pc" if full_range(color) else "tv"
+    chain = "" if given == pix_fmt else f"scale=in_range={span}:out_range={span}:{_SCALE_FLAGS},"
+    return f"{chain}format={pix_fmt},{_tags(color)}"
+
+
+def _tags(color: dict[str, str]) -> str:
+    span = "pc" if full_range(color) else "tv"
+    return (
+        f"setparams=range={span if 'range' in color else 'unknown'}"
+        f":colorspace={color.get('space', 'unknown')}"
+        f":color_primaries={color.get('primaries', 'unknown')}"
+        f":color_trc={color.get('transfer', 'unknown')}"
+    )
+
+
 def from_rgb_filter(pix_fmt: str, color: dict[str, str], size: Size) -> str:
     """Filter chain from packed RGB to `pix_fmt`, by the matrix of `color`, with its tags set.
 
@@ -58,10 +83,7 @@ def from_rgb_filter(pix_fmt: str, color: dict[str, str], size: Size) -> str:
     matrix, span = color_matrix(color, size), "pc" if full_range(color) else "tv"
     return (
         f"scale=out_color_matrix={matrix}:in_range=pc:out_range={span}:{_SCALE_FLAGS},"
-        f"format={pix_fmt},setparams=range={span if 'range' in color else 'unknown'}"
-        f":colorspace={color.get('space', 'unknown')}"
-        f":color_primaries={color.get('primaries', 'unknown')}"
-        f":color_trc={color.get('transfer', 'unknown')}"
+        f"format={pix_fmt},{_tags(color)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""A live Matroska stream of raw RGB pictures: how frames with times of their own reach ffmpeg.
+"""A live Matroska stream of raw pictures: how frames with times of their own reach ffmpeg.
 
 Plain raw video in a pipe knows one frame rate only. Here every picture is a cluster with a time
 and a duration. Element numbers and layout: RFC 9559; EBML: RFC 8794.
@@ -10,7 +10,16 @@ from fractions import Fraction
 
 from atlas.coords import Size
 
-_TAGS = {"rgb24": b"RGB\x18", "rgb48": b"RGB\x30"}
+_TAGS = {
+    "rgb24": b"RGB\x18",
+    "rgb48": b"RGB\x30",
+    "yuv420p": b"I420",
+    "yuv420p10le": b"Y3\x0b\x0a",
+    "yuv444p": b"444P",
+    "yuv444p10le": b"Y3\x00\x0a",
+    "yuva444p10le": b"Y4\x00\x0a",
+}
+"""Codes by which ffmpeg knows raw pictures."""
 
 
 def stream_head(size: Size, fps: Fraction, pixel_format: str) -> bytes:
@@ -18,7 +27,7 @@ def stream_head(size: Size, fps: Fraction, pixel_format: str) -> bytes:
 
     Args:
         fps: the nominal frame rate; every picture still has its own time.
-        pixel_format: rgb24 or rgb48 (little-endian).
+        pixel_format: a key of `_TAGS`; 16 and 10 bit are little-endian.
     """
     kind = _element("4282", b"matroska") + _number("4287", 4) + _number("4285", 2)
     picture = _number("b0", size.width) + _number("ba", size.height)

@@ -17,7 +17,9 @@ class Sink(Protocol):
 
     def open(self) -> None: ...
 
-    def write(self, t: int, rgb: np.ndarray) -> None: ...
+    def write(self, t: int, *parts: np.ndarray) -> None:
+        """One frame, RGB or plane by plane."""
+        ...
 
     def commit(self) -> None: ...
 
@@ -34,7 +36,8 @@ class PictureSink:
     def open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
-    def write(self, t: int, rgb: np.ndarray) -> None:
+    def write(self, t: int, *parts: np.ndarray) -> None:
+        (rgb,) = parts
         if t > 0:
             raise InputError(
                 f"{self._path}: a picture holds one frame; wanted a video such as .mp4, or a "
@@ -74,7 +77,8 @@ class FolderSink:
             shutil.rmtree(self._temporary)
         self._temporary.mkdir(parents=True)
 
-    def write(self, t: int, rgb: np.ndarray) -> None:
+    def write(self, t: int, *parts: np.ndarray) -> None:
+        (rgb,) = parts
         write_rgb(self._temporary / f"{t:05d}.png", rgb)
 
     def commit(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-import re
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,9 +23,11 @@ import cv2
 import numpy as np
 
 from atlas import ffmpeg
-from atlas.color import to_rgb_filter
+from atlas.color import to_planes_filter, to_rgb_filter
 from atlas.coords import Size
 from atlas.errors import InputError
+from atlas.frame_names import pictures_in_order
+from atlas.planes import PlaneFormat, Planes
 from atlas.png import PNG_SIGNATURE, check_png
 from atlas.video_writer import VideoWriter
 
@@ -101,6 +103,15 @@ class FrameSource(ABC):
         """One frame; for several in a row `frames` is far faster."""
         return next(iter(self.frames(t, 1, size)))
 
+    @property
+    def plane_format(self) -> PlaneFormat | None:
+        """How `planes` gives frames; None where frames are RGB alone."""
+        return None
+
+    def planes(self, form: PlaneFormat, start: int, count: int) -> Iterator[Planes]:
+        """Frames `start` .. `start + count - 1` as the source has them, unconverted."""
+        raise ValueError(f"{self.info.path} has no planes")
+
     @abstractmethod
     def _read(self, start: int, count: int) -> Iterator[np.ndarray]: ...
 
@@ -147,26 +158,40 @@ class _VideoSource(FrameSource):
 
     def _read(self, start: int, count: int) -> Iterator[np.ndarray]:
         info, wide = self.info, self._pixel_format == "rgb48"
-        wanted = "rgb48le" if wide else "rgb24"
+        chain = to_rgb_filter(info.pix_fmt, info.color, info.size, "rgb48le" if wide else "rgb24")
+        shape = (info.size.height, info.size.width, 3)
+        dtype = np.dtype("<u2" if wide else np.uint8)
+        for data in self._decode(start, count, chain, math.prod(shape) * dtype.itemsize):
+            yield data.view(dtype).reshape(shape)
+
+    @property
+    def plane_format(self) -> PlaneFormat | None:
+        return PlaneFormat.of_source(self.info.pix_fmt, self.info.color, self.info.size)
+
+    def planes(self, form: PlaneFormat, start: int, count: int) -> Iterator[Planes]:
+        chain = to_planes_filter(self.info.pix_fmt, form.name, full=form.full)
+        for data in self._decode(start, count, chain, form.byte_count):
+            yield form.split(data)
+
+    def _decode(self, start: int, count: int, chain: str, byte_count: int) -> Iterator[np.ndarray]:
+        """Frames as ffmpeg writes them through a filter chain, (byte_count,) uint8 each."""
+        info = self.info
         seek = []
         if start > 0:  # between two frames, so that rounding cannot pick the wrong one
             between_s = (info.frame_times_s[start - 1] + info.frame_times_s[start]) / 2
             seek = ["-ss", f"{between_s:.6f}"]
-        chain = to_rgb_filter(info.pix_fmt, info.color, info.size, wanted)
         given = [*seek, "-i", ffmpeg.input_name(info.path), "-map", f"0:{info.stream_index}"]
         taken = ["-vf", chain, "-fps_mode", "passthrough", "-frames:v", str(count)]
         process = ffmpeg.Process(["-v", "error", *given, *taken, "-f", "rawvideo", "-"], read=True)
-        shape = (info.size.height, info.size.width, 3)
         try:
             for t in range(start, start + count):
-                rgb = np.empty(shape, "<u2" if wide else np.uint8)
-                buffer = rgb.reshape(-1).view(np.uint8).data
-                if process.read_into(buffer) < len(buffer):
+                data = np.empty(byte_count, np.uint8)
+                if process.read_into(data.data) < byte_count:
                     raise InputError(
                         f"{info.path}: decoding stopped at frame {t} of {info.frame_count} "
                         f"({process.complaint()})"
                     )
-                yield rgb
+                yield data
         finally:
             process.kill()
 
@@ -202,19 +227,10 @@ class _PictureSource(FrameSource):
 
 def list_pictures(folder: Path) -> list[Path]:
     """The pictures of a folder in the order of the numbers in their names (9 before 10)."""
-    found = [
-        p
-        for p in folder.iterdir()
-        if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".") and p.is_file()
-    ]
+    found = pictures_in_order(folder, PICTURE_SUFFIXES)
     if not found:
         raise InputError(f"{folder}: holds no pictures; wanted {', '.join(PICTURE_SUFFIXES)} files")
-    return sorted(found, key=lambda p: _natural(p.name))
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(p), p) if p.isdigit() else (1, 0, p.lower()) for p in parts if p]
+    return found
 
 
 def _read_picture(path: Path, wide: bool) -> np.ndarray:

@@ -23,6 +23,7 @@ from atlas import color, ffmpeg, matroska
 from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.picture_writer import FolderSink, PictureSink, Sink
+from atlas.planes import FORMATS
 
 if TYPE_CHECKING:
     from atlas.video import VideoInfo
@@ -33,6 +34,7 @@ MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".web
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 CODECS = ("auto", "h264", "h265", "lossless", "ffv1", "prores", "vp9", "png")
 
+PLANES = (*FORMATS, "yuva444p10le")
 _ONLY_IN = {"prores": (".mov", ".mkv"), "ffv1": (".mkv",), "vp9": (".webm", ".mkv", ".mp4")}
 _AUDIO_COPIES = {
     "mp4": ("aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"),
@@ -78,14 +80,17 @@ class VideoWriter:
     sample_aspect: Fraction = field(default=Fraction(1), kw_only=True)
     """Width of a pixel over its height."""
     pixel_format: str = field(default="rgb24", kw_only=True)
-    """rgb24 takes uint8 frames; rgb48 uint16, encoded in 10 bit."""
+    """rgb24 takes uint8 frames; rgb48 uint16, encoded in 10 bit; the formats of `atlas.planes`
+    take planes, which are encoded as they are, and yuva444p10le planes with opacity."""
+    bits: int | None = field(default=None, kw_only=True)
+    """8 or 10 in the file; None: as the frames have them."""
 
     def __post_init__(self) -> None:
         self.path = Path(self.path)
         if self.codec not in CODECS:
             raise InputError(f"there is no codec {self.codec!r}; wanted one of {', '.join(CODECS)}")
-        if self.pixel_format not in ("rgb24", "rgb48"):
-            raise ValueError(f"pixel_format must be rgb24 or rgb48, got {self.pixel_format!r}")
+        if self.pixel_format not in ("rgb24", "rgb48", *PLANES):
+            raise ValueError(f"there is no pixel_format {self.pixel_format!r}")
         self.fps = _as_rate(self.fps)
         if self.frame_times_s is not None:
             times_s = self.frame_times_s
@@ -115,16 +120,45 @@ class VideoWriter:
 
     def write(self, rgb: np.ndarray) -> None:
         """Append one frame, (H, W, 3) RGB of the writer's size; uint8, or uint16 for rgb48."""
+        if self.pixel_format in PLANES:
+            raise ValueError(f"frames are {self.pixel_format}: write_planes() takes them")
         wanted = (self.size.height, self.size.width, 3)
         if rgb.shape != wanted:
             raise ValueError(f"frame {self._written} has shape {rgb.shape}, wanted {wanted}")
         kind = np.uint16 if self.pixel_format == "rgb48" else np.uint8
         if rgb.dtype != kind:
             raise ValueError(f"frame {self._written} is {rgb.dtype}, wanted {np.dtype(kind)}")
+        self._append([np.ascontiguousarray(rgb, "<u2" if kind is np.uint16 else kind)])
+
+    def write_planes(self, planes: Sequence[np.ndarray]) -> None:
+        """Append one frame as Y, U, V and, for a format with it, opacity."""
+        if len(planes) != 3 + self.pixel_format.startswith("yuva"):
+            raise ValueError(f"{len(planes)} planes do not make a frame of {self.pixel_format}")
+        kind = "<u2" if self.pixel_format.endswith("10le") else np.uint8
+        self._append([np.ascontiguousarray(plane, kind) for plane in planes])
+
+    def _append(self, parts: list[np.ndarray]) -> None:
         if self.frame_times_s is not None and self._written >= len(self.frame_times_s):
             raise ValueError(f"more frames than the {len(self.frame_times_s)} frame_times_s")
-        self._sink.write(self._written, rgb)
+        self._sink.write(self._written, *parts)
         self._written += 1
+
+    @property
+    def deep(self) -> bool:
+        """Whether the file holds more than 8 bits."""
+        if self.bits is not None:
+            return self.bits > 8
+        return self.pixel_format == "rgb48" or self.pixel_format.endswith("10le")
+
+    def keep_partial(self) -> Path | None:
+        """End the file with the frames written so far; where it lies, None without any.
+
+        For a run that was interrupted: the result is shorter, and plays.
+        """
+        if not self._written or not isinstance(self._sink, _VideoSink):
+            return None
+        self._sink.commit()
+        return Path(self.path)
 
     def __exit__(
         self,
@@ -221,14 +255,15 @@ class _VideoSink:
             self.discard()
             raise
 
-    def write(self, t: int, rgb: np.ndarray) -> None:
+    def write(self, t: int, *parts: np.ndarray) -> None:
         start_s = self._writer.time_s(0)
         at_us = round((self._writer.time_s(t) - start_s) * 1_000_000)
         end_us = round((self._writer.until_s(t) - start_s) * 1_000_000)
-        data = np.ascontiguousarray(rgb, "<u2" if rgb.dtype == np.uint16 else np.uint8)
-        before, after = matroska.around_picture(at_us, max(end_us - at_us, 1), data.nbytes)
+        count = sum(part.nbytes for part in parts)
+        before, after = matroska.around_picture(at_us, max(end_us - at_us, 1), count)
         self._send(before)
-        self._send(data.data)
+        for part in parts:
+            self._send(part.data)
         self._send(after)
 
     def _send(self, data: bytes | memoryview) -> None:
@@ -261,22 +296,28 @@ class _VideoSink:
         start = ["-itsoffset", f"{float(writer.time_s(0)):.6f}"]
         sound_in, sound_out = self._sound()
         encoder, pix_fmt = self._encoder()
-        chain = color.from_rgb_filter(pix_fmt, writer.color or {}, writer.size)
+        given, tags = writer.pixel_format, writer.color or {}
+        if given in PLANES:
+            chain = color.from_planes_filter(given, pix_fmt, tags)
+        else:
+            chain = color.from_rgb_filter(pix_fmt, tags, writer.size)
         if writer.sample_aspect != 1:
             aspect = writer.sample_aspect
             chain += f",setsar={aspect.numerator}/{aspect.denominator}"
         muxer = ["-f", self._muxer]
         if self._muxer in ("mp4", "mov"):
             muxer += ["-movflags", "+faststart", "-video_track_timescale", str(scale)]
-        given = [*start, "-f", "matroska", "-i", "pipe:0", *sound_in]
+        inputs = [*start, "-f", "matroska", "-i", "pipe:0", *sound_in]
         picture = ["-map", "0:v:0", "-vf", chain, "-fps_mode", "passthrough"]
         picture += ["-enc_time_base:v", f"1:{scale}", *encoder]
         made = ["-map_metadata", "-1", *muxer, ffmpeg.input_name(self._temporary)]
-        return ["-y", "-v", "error", *given, *picture, *sound_out, *made]
+        return ["-y", "-v", "error", *inputs, *picture, *sound_out, *made]
 
     def _encoder(self) -> tuple[list[str], str]:
         """ffmpeg's options for the codec, and the pixel format it is given."""
-        writer, deep = self._writer, self._writer.pixel_format == "rgb48"
+        writer, deep = self._writer, self._writer.deep
+        if self._codec in ("lossless", "ffv1") and writer.pixel_format in PLANES:
+            raise ValueError(f"{self._codec} keeps RGB; frames are {writer.pixel_format}")
         if self._codec == "lossless":
             if deep:
                 raise InputError("lossless holds 8 bit only; wanted ffv1 in .mkv for 16 bit")
@@ -285,7 +326,8 @@ class _VideoSink:
             return ["-c:v", "ffv1", "-level", "3"], "gbrp16le" if deep else "bgr0"
         if self._codec == "prores":
             options = ["-c:v", "prores_ks", "-profile:v", "4444", "-vendor", "apl0"]
-            return options, "yuv444p10le"
+            with_alpha = writer.pixel_format.startswith("yuva")
+            return options, "yuva444p10le" if with_alpha else "yuv444p10le"
         odd = writer.size.height % 2 == 1 or writer.size.width % 2 == 1
         if odd:
             log.info("%s: %s is odd, so it is written as 4:4:4", self._path, writer.size)

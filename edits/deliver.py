@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -16,14 +17,15 @@ from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.mapping import LayerMapping
 from atlas.sheets import contact_sheet
-from atlas.shots import Shot
 from atlas.video import VideoInfo, VideoWriter
-from edits.apply import Renderer
 from edits.composite import side_by_side
-from edits.context import RenderContext
-from edits.footage import Footage
 from edits.recipe import Recipe
-from edits.shots import ShotsRenderer
+
+if TYPE_CHECKING:
+    from atlas.shots import Shot
+    from edits.apply import Renderer
+    from edits.context import RenderContext
+    from edits.footage import Footage
 
 SHEET_FRAMES = 6
 log = logging.getLogger(__name__)
@@ -41,20 +43,31 @@ class Job:
     def open(self, recipe: Recipe) -> Renderer:
         """A renderer; of a mapping that learns from the frames, one that has seen none yet."""
         if self.shots:
+            from edits.shots import ShotsRenderer
+
             return ShotsRenderer(self.mapping, self.shots, recipe, self.context)
+        from edits.apply import Renderer  # brings torch, which streams do without
+
         fresh = self.context.fresh_mapping
         return Renderer(self.mapping if fresh is None else fresh(), recipe, self.context)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """What is written. span: first and last source frame, both included; None for all."""
+    """What is written.
+
+    span: first and last source frame, both included; None for all. effort, bits, pixel_format: as
+    `VideoWriter.preset`, `bits` and `pixel_format`.
+    """
 
     out: Path
     codec: str = "auto"
     crf: int = 16
     side_by_side: bool = False
     span: tuple[int, int] | None = None
+    effort: str = "fast"
+    bits: int | None = None
+    pixel_format: str = "rgb24"
 
 
 def parse_span(text: str | None, info: VideoInfo) -> tuple[int, int] | None:
@@ -73,7 +86,14 @@ def parse_span(text: str | None, info: VideoInfo) -> tuple[int, int] | None:
 def make_writer(info: VideoInfo, delivery: Delivery) -> VideoWriter:
     """The writer; refuses a suffix or codec that it does not know."""
     size = Size(info.size.height, info.size.width * (2 if delivery.side_by_side else 1))
-    changes = {"size": size, "codec": delivery.codec, "crf": delivery.crf}
+    changes: dict[str, Any] = {
+        "size": size,
+        "codec": delivery.codec,
+        "crf": delivery.crf,
+        "preset": delivery.effort,
+        "bits": delivery.bits,
+        "pixel_format": delivery.pixel_format,
+    }
     if delivery.span is None:
         return VideoWriter.like(info, delivery.out, **changes)
     first, last = delivery.span

@@ -34,9 +34,10 @@ _STOPS_STEP = 1 / 256
 class LookFrame:
     """One frame as the look gets it.
 
-    before, after: (H, W, 3) uint8 or uint16 RGB, the original and the edited frame.
+    before, after: (H, W, 3) uint8 or uint16 RGB, the original and the edited frame. Statistics
+        alone are taken from the original, so it may be smaller (mode skyar excepted).
     share: (H, W) float32, how much of each pixel shows the sky.
-    uv: (H, W, 2) float32, texels of the sky's canvas.
+    uv: (H, W, 2) float32, texels of the sky's canvas; it may be smaller too.
     sky: what the new sky shows at (h, w, 2) texels: (h, w, 3 or 4), uint8 or float32 in [0, 1];
         None where the sky is the frame's own, or is only painted on in part.
     time_s: presentation time, seconds.
@@ -79,7 +80,8 @@ class LookPass:
         else:
             out = frame.after
         if self._weather is not None:
-            out = self._weather.apply(out, frame.time_s, _travel_px(frame.uv))
+            travel_px = _travel_px(frame.uv, frame.share.shape[1])
+            out = self._weather.apply(out, frame.time_s, travel_px)
         return out
 
     def _in_ranges(self, frame: LookFrame) -> np.ndarray:
@@ -266,7 +268,11 @@ def _shrunk(frame: LookFrame) -> _Small:
     size = Size(max(1, round(height / step)), max(1, round(width / step)))
     peak = np.float32(1 / np.iinfo(frame.before.dtype).max)
     share = _reduced(frame.share, size, step)
-    before = _reduced(frame.before, size, step) * peak
+    if frame.before.shape[:2] == frame.share.shape:
+        before = _reduced(frame.before, size, step) * peak
+    else:
+        few = cv2.resize(frame.before, size.wh, interpolation=cv2.INTER_AREA)
+        before = few.astype(np.float32) * peak
     if frame.sky is not None:
         uv = cv2.resize(frame.uv, size.wh, interpolation=cv2.INTER_LINEAR)
         return _Small(before, np.clip(as_float(frame.sky(uv)), 0, 1), share)
@@ -291,10 +297,10 @@ def _enlarged(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(field, size, interpolation=cv2.INTER_LINEAR)
 
 
-def _travel_px(uv: np.ndarray) -> tuple[float, float]:
+def _travel_px(uv: np.ndarray, frame_width: int) -> tuple[float, float]:
     """Where the frame's middle looks on the sky's canvas, in pixels of the frame."""
     height, width = uv.shape[:2]
     row = uv[height // 2, :, 0]
-    texels = (row[-1] - row[0]) / max(width - 1, 1)
+    texels = (row[-1] - row[0]) / max(width - 1, 1) * width / frame_width
     x, y = uv[height // 2, width // 2] / (texels if abs(texels) > 1e-6 else 1)
     return (float(x), float(y)) if np.isfinite((x, y)).all() else (0.0, 0.0)

@@ -43,6 +43,11 @@ class Pyramid:
             self._levels.append(cv2.resize(self._levels[-1], half, interpolation=cv2.INTER_AREA))
         return self._levels[number]
 
+    @property
+    def coarsest(self) -> int:
+        """The highest level number that says anything: there a side is 1 texel."""
+        return int(np.log2(max(1, min(self.size.wh))))
+
     def sample(self, xy: np.ndarray) -> np.ndarray:
         """Colours at positions.
 
@@ -57,7 +62,7 @@ class Pyramid:
         reach = _FARTHEST * max(self.size.wh)
         if not cv2.checkRange(xy, True, -reach, reach)[0]:
             xy = np.nan_to_num(xy, nan=-reach).clip(-reach, reach)
-        top = int(np.log2(max(1, min(self.size.wh))))
+        top = self.coarsest
         wanted = np.clip(levels_of(xy) + LEVEL_BIAS, 0, top)
         low, high = float(wanted.min()), float(wanted.max())
         if high - low < _UNIFORM_LEVELS:

@@ -148,15 +148,27 @@ class PanoramaPaint:
         self._pyramid = Pyramid(np.dstack([panorama, opaque]), cv2.BORDER_WRAP)
         self._view, self._drift_deg = view, drift_deg
 
+    @property
+    def pyramid(self) -> Pyramid:
+        """The panorama with opacity, (H, W, 4), and its halvings."""
+        return self._pyramid
+
+    def positions(self, uv: np.ndarray, time_s: float) -> np.ndarray:
+        """(H, W, 2) panorama pixels of canvas texels: `View.panorama_positions` at that time."""
+        view = replace(self._view, yaw_deg=self._view.yaw_deg - self._drift_deg * time_s)
+        at = view.panorama_positions(uv, self._pyramid.size)
+        # near the middle: far positions lose precision
+        width = self._pyramid.size.width
+        at[..., 0] -= np.floor(np.median(at[..., 0]) / width) * width
+        return at
+
     def sample(self, uv: np.ndarray, time_s: float) -> np.ndarray:
         view = replace(self._view, yaw_deg=self._view.yaw_deg - self._drift_deg * time_s)
         size = self._pyramid.size
         height, width = uv.shape[:2]
         step = min(self._STEP_PX, max(1, min(height, width) // 40))
         rows, columns = _every(height, step), _every(width, step)
-        few = view.panorama_positions(uv[np.ix_(rows, columns)], size)
-        # near the middle: far positions lose precision
-        few[..., 0] -= np.floor(np.median(few[..., 0]) / size.width) * size.width
+        few = self.positions(uv[np.ix_(rows, columns)], time_s)
         steepest = np.abs(few[..., 1] - (size.height - 1) / 2).max() / size.height
         if steepest > 0.5 - self._STEEP:
             return self._sample_pole(view.panorama_positions(uv, size))

@@ -41,11 +41,27 @@ class Placement:
 
     def to_picture(self, uv: np.ndarray, time_s: float = 0.0) -> np.ndarray:
         """(..., 2) float32 canvas texels to picture pixels."""
+        affine = self.matrix(time_s)[:2]
+        return cv2.transform(uv.reshape(-1, 1, 2), affine).reshape(uv.shape)
+
+    def matrix(self, time_s: float) -> np.ndarray:
+        """(3, 3) float64: `to_picture` on (u, v, 1)."""
         x, y = (self.picture.width - 1) / 2, (self.picture.height - 1) / 2
         (cx, cy), (sx, sy) = self.centre, self.scale
         cx, cy = cx + self.drift[0] * time_s, cy + self.drift[1] * time_s
-        affine = np.array([[sx, 0, x - cx * sx], [0, sy, y - cy * sy]])
-        return cv2.transform(uv.reshape(-1, 1, 2), affine).reshape(uv.shape)
+        return np.array([[sx, 0, x - cx * sx], [0, sy, y - cy * sy], [0, 0, 1]])
+
+
+@dataclass(frozen=True)
+class FlatSky:
+    """A sky that lies flat on its canvas, at one moment.
+
+    pyramid: its texels. matrix: (3, 3), canvas texels to its pixels. border: OpenCV's.
+    """
+
+    pyramid: Pyramid
+    matrix: np.ndarray
+    border: int
 
 
 def cover_fit(picture: Size, view: CanvasView, edit: SkyEdit) -> Placement:
@@ -158,7 +174,8 @@ class PictureSky:
         self._pyramid = Pyramid(self._texels, border_mode(edit))
 
     def place(self, view: CanvasView) -> Paint:
-        return PlacedSky(fitted(self._size, view, self._edit), self._pyramid, opaque=self._opaque)
+        place = fitted(self._size, view, self._edit)
+        return PlacedSky(place, self._pyramid, border_mode(self._edit), opaque=self._opaque)
 
 
 class PlacedSky:
@@ -167,10 +184,14 @@ class PlacedSky:
     blend = "normal"
     takes_shading = False
 
-    def __init__(self, placement: Placement, pyramid: Pyramid, *, opaque: bool):
+    def __init__(self, placement: Placement, pyramid: Pyramid, border: int, *, opaque: bool):
         self.opaque = opaque
+        self._border = border
         self._placement = placement
         self._pyramid = pyramid
+
+    def flat(self, time_s: float) -> FlatSky:
+        return FlatSky(self._pyramid, self._placement.matrix(time_s), self._border)
 
     def sample(self, uv: np.ndarray, time_s: float) -> np.ndarray:
         return self._pyramid.sample(self._placement.to_picture(uv, time_s))
@@ -187,6 +208,7 @@ class VideoSky:
         self._edit = edit
         self._video = video
         self._placement: Placement | None = None
+        self._shown: tuple[np.ndarray, Pyramid] | None = None
 
     def place(self, view: CanvasView) -> Paint:
         size = self._video.size
@@ -194,12 +216,19 @@ class VideoSky:
         self._placement = fitted(Size(size.height, width), view, self._edit)
         return self
 
-    def sample(self, uv: np.ndarray, time_s: float) -> np.ndarray:
+    def flat(self, time_s: float) -> FlatSky:
+        """The frame shown at that time; the same pyramid while it is the same frame."""
         if self._placement is None:
             raise ValueError("place() must be called before sample()")
-        picture = self._video.at(time_s * self._edit.speed)
-        rgba = cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA)  # four channels are sampled faster
-        pyramid = Pyramid(edged(rgba, self._edit)[0], border_mode(self._edit))
+        picture, border = self._video.at(time_s * self._edit.speed), border_mode(self._edit)
+        if self._shown is None or self._shown[0] is not picture:
+            rgba = cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA)  # four channels are sampled faster
+            self._shown = (picture, Pyramid(edged(rgba, self._edit)[0], border))
+        return FlatSky(self._shown[1], self._placement.matrix(time_s), border)
+
+    def sample(self, uv: np.ndarray, time_s: float) -> np.ndarray:
+        pyramid = self.flat(time_s).pyramid
+        assert self._placement is not None
         return pyramid.sample(self._placement.to_picture(uv, time_s))
 
 

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from atlas.coords import Size, apply_homography, resize_positions
+from atlas.planes import shrunk
 from preprocess.focal import FocalSearch
 from preprocess.rotation import (
     RotationFit,
@@ -36,6 +37,7 @@ from preprocess.rotation import (
 )
 from preprocess.tracks import PointSet, find_corners, follow
 
+_SEEK_FRAMES = 60
 _FAR = 0.3
 """Least weight by place of a point of the far scene."""
 
@@ -50,7 +52,7 @@ class CameraOptions:
     """Working size: the frame's longer side; pixels."""
     tolerance_px: float = 0.8
     """Matches within this of a rotation support it."""
-    points: int = 90
+    points: int = 70
     """Corners sought per group: sky, far scene, near scene."""
     keyframe_tolerance_px: float = 2.0
     """The same for matches with keyframes, which lens distortion and small parallax displace."""
@@ -62,6 +64,8 @@ class CameraOptions:
     """Most keyframes kept."""
     correction_px: float = 0.8
     """Most that a keyframe may pull the sky in one frame."""
+    anchor_frames: int = 3
+    """Keyframes are matched once in so many frames; what they say is spread over as many."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ class _Shot:
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(3))
     grey: np.ndarray | None = None
     points: PointSet | None = None
+    pull: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    """Rotation vector by which keyframes pull in each frame."""
     age: int = 0
     """Frames seen of this shot before the current one."""
     old_rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
@@ -122,10 +128,7 @@ class CameraTracker:
     def __init__(self, size: Size, options: CameraOptions | None = None):
         self.size = size
         self.options = options or CameraOptions()
-        factor = min(1.0, self.options.long_side_px / max(size.height, size.width))
-        self.work_size = Size(
-            max(1, round(size.height * factor)), max(1, round(size.width * factor))
-        )
+        self.work_size = working_size(size, self.options.long_side_px)
         self._scale = self.work_size.width / size.width
         self.focal_px = self.options.focal_px or default_focal_px(size)
         """Focal length believed now, pixels of the frame."""
@@ -146,8 +149,11 @@ class CameraTracker:
         """
         if rgb.shape[:2] != (self.size.height, self.size.width):
             raise ValueError(f"rgb must be {self.size}, got {Size(*rgb.shape[:2])}")
-        grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-        grey = cv2.resize(grey, self.work_size.wh, interpolation=cv2.INTER_AREA)
+        return self.step_grey(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), sky)
+
+    def step_grey(self, grey: np.ndarray, sky: np.ndarray | None = None) -> CameraPose:
+        """The same from luma (H, W) uint8 and a matte, both of any size."""
+        grey = shrunk(grey, self.work_size)
         sky_small = np.zeros(grey.shape, np.float32)
         if sky is not None:
             sky_small = cv2.resize(sky, self.work_size.wh, interpolation=cv2.INTER_LINEAR)
@@ -156,7 +162,11 @@ class CameraTracker:
         if shot.age > 0:
             confidence = self._advance(self._motion(grey, sky_small))
             self._compare_with_reference()
-            self._anchor(grey)
+            frames = self._anchor_frames()
+            if shot.age % frames == 0:
+                shot.pull = self._anchor(grey, frames) / frames
+            self._ease_focal()
+            shot.rotation = nearest_rotation(shot.rotation @ from_vector(shot.pull))
         self._add_points(grey, sky_small)
         self._take_reference()
         self._keep_keyframe(grey, confidence)
@@ -248,14 +258,17 @@ class CameraTracker:
         far = shot.points.far.copy()
         far[known] += 0.15 * (agrees - far[known])
         shot.points = replace(shot.points, far=far)
-        self._pull(shot.old_rotation @ fit.rotation, 0.3 * min(1.0, fit.count / 25))
+        step = self._pull(shot.old_rotation @ fit.rotation, 0.3 * min(1.0, fit.count / 25))
+        shot.rotation = nearest_rotation(shot.rotation @ from_vector(step))
 
-    def _pull(self, wanted: np.ndarray, gain: float) -> None:
-        """Turn a share `gain` of the way to the rotation `wanted`, at most `correction_px`."""
+    def _pull(self, wanted: np.ndarray, gain: float, frames: int = 1) -> np.ndarray:
+        """(3,) a share `gain` of the way to the rotation `wanted`, as a rotation vector.
+
+        At most `correction_px` for each of the frames over which it will be spread.
+        """
         error = to_vector(self._shot.rotation.T @ wanted)
-        most = self.options.correction_px / self._camera[0, 0]
-        step = error * min(gain, most / (float(np.linalg.norm(error)) + 1e-12))
-        self._shot.rotation = nearest_rotation(self._shot.rotation @ from_vector(step))
+        most = frames * self.options.correction_px / self._camera[0, 0]
+        return error * min(gain, most / (float(np.linalg.norm(error)) + 1e-12))
 
     def _take_reference(self) -> None:
         """Every so often the newer reference becomes the older one and this frame the newer."""
@@ -314,15 +327,21 @@ class CameraTracker:
         shot.rotation = nearest_rotation(shot.rotation @ from_vector(shot.velocity))
         return confidence
 
-    def _anchor(self, grey: np.ndarray) -> None:
-        """Pull the rotation toward what the oldest keyframe that can be matched says."""
+    def _anchor_frames(self) -> int:
+        """How often keyframes are matched: at every frame while the focal length is sought."""
+        seeking = self._search is not None and self._search.best_px() is None
+        return 1 if seeking and self._shot.age < _SEEK_FRAMES else self.options.anchor_frames
+
+    def _anchor(self, grey: np.ndarray, frames: int) -> np.ndarray:
+        """(3,) pull toward what the oldest keyframe that can be matched says, for `frames`."""
         for keyframe in self._nearby()[:2]:
             fit = self._match(keyframe, grey)
             if fit is not None and fit.quality > 0.4 and fit.share > 0.45:
                 keyframe.failures = 0
-                self._pull(keyframe.rotation @ fit.rotation, 0.3 * fit.quality)
-                return
+                gain = 1 - (1 - 0.3 * fit.quality) ** frames
+                return self._pull(keyframe.rotation @ fit.rotation, gain, frames)
             keyframe.failures += 1
+        return np.zeros(3)
 
     def _nearby(self) -> list[_Keyframe]:
         """Keyframes that look where this frame looks, oldest first; hopeless ones are dropped."""
@@ -350,15 +369,18 @@ class CameraTracker:
     def _refine_focal(
         self, source_px: np.ndarray, target_px: np.ndarray, weight: np.ndarray, fit: RotationFit
     ) -> None:
-        """Let a match far enough apart speak for a focal length, and ease toward the best one."""
+        """Let a match far enough apart speak for a focal length."""
         assert self._search is not None
         if fit.quality < 0.6:
             return
         self._search.add(source_px, target_px, weight, self._camera)
-        wanted_px = self._search.best_px()
+
+    def _ease_focal(self) -> None:
+        """Go a little toward the focal length that the matches speak for."""
+        wanted_px = None if self._search is None else self._search.best_px()
         if wanted_px is None:
             return
-        factor = float(np.clip(wanted_px / (self.focal_px * self._scale), 0.98, 1.02))
+        factor = float(np.clip(wanted_px / (self.focal_px * self._scale), 0.97, 1.03))
         self.focal_px *= factor
         shot = self._shot
         shot.velocity = shot.velocity * [1 / factor, 1 / factor, 1]
@@ -398,3 +420,16 @@ class CameraTracker:
             if i
         ]
         return 1 + int(np.argmin(gaps))
+
+
+def working_size(size: Size, long_side_px: int) -> Size:
+    """The size at which points are followed: halvings of the frame's where one comes near.
+
+    Within a quarter of `long_side_px`, a power of two is taken: halving is many times cheaper.
+    """
+    long_side = max(size.height, size.width)
+    factor = min(1.0, long_side_px / long_side)
+    halved = 0.5 ** round(-np.log2(factor))
+    if 0.75 < halved / factor < 1.25:
+        factor = halved
+    return Size(max(1, round(size.height * factor)), max(1, round(size.width * factor)))

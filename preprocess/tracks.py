@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
-_WINDOW = (15, 15)
+_WINDOW = (13, 13)
 _LEVELS = 3
-_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01)
+_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.02)
 _FLATTEST = 6e-6
 """Least eigenvalue of the structure tensor of a usable corner: below, it is noise or banding."""
 

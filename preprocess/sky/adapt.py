@@ -6,6 +6,8 @@ decide where it is not. `HandMattes`: mattes that the user painted for some fram
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from pathlib import Path
 
 import cv2
@@ -73,6 +75,10 @@ class SkyColours:
             (h, w) float32.
         """
         self.learn(rgb, matte)
+        return self.decide(rgb, matte)
+
+    def decide(self, rgb: np.ndarray, matte: np.ndarray) -> np.ndarray:
+        """`settle` by what has been learnt so far, this frame not among it."""
         inner = np.clip(matte, 1e-5, 1 - 1e-5)
         odds = inner / (1 - inner) * np.exp(self.log_odds(rgb))
         return odds / (1 + odds)
@@ -110,6 +116,19 @@ class HandMattes:
             raise InputError(
                 f"{folder}: no picture in it is named like a frame; wanted names such as {names[0]}"
             )
+
+    def part(self, first: int) -> HandMattes:
+        """The same for a clip that begins at frame `first`."""
+        later = copy.copy(self)
+        later._paths = {t - first: path for t, path in self._paths.items() if t >= first}
+        return later
+
+    def fingerprint(self) -> str:
+        """One line that changes with the mattes' contents."""
+        digest = hashlib.blake2b(digest_size=8)
+        for t, path in self._paths.items():
+            digest.update(f"{t} ".encode() + path.read_bytes())
+        return digest.hexdigest()
 
     def matte(self, t: int, shape: tuple[int, int]) -> np.ndarray | None:
         """The hand matte of frame `t`, (H, W) float32, or None; its size must be `shape`."""

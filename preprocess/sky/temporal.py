@@ -89,6 +89,11 @@ class FlowSteadier:
         self._last = (grey, colour, matte)
         return matte
 
+    def take(self, rgb: np.ndarray, matte: np.ndarray) -> None:
+        """Go on from a frame whose matte (h, w) was steadied elsewhere."""
+        grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+        self._last = (grey, cv2.blur(rgb, (3, 3)).astype(np.float32), matte)
+
     def _blend(self, grey: np.ndarray, colour: np.ndarray, matte: np.ndarray) -> np.ndarray:
         assert self._last is not None
         last_grey, last_colour, last_matte = self._last

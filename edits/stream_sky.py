@@ -1,0 +1,164 @@
+"""A new sky as planes, seen through the homography of one frame.
+
+What `Paint.sample` gives as RGBA at every pixel's own position, for skies that lie flat on the
+canvas or all around as a panorama: the texture is turned into Y, U and V once, and each plane is
+warped by itself, chroma at its own size and place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from atlas.coords import Size, apply_homography, resize_matrix, resize_positions
+from atlas.planes import PlaneFormat
+from edits.mipmap import LEVEL_BIAS, Pyramid
+from edits.paint import Paint
+from edits.panorama import PanoramaPaint
+from edits.sky import FlatSky, PlacedSky, VideoSky
+
+_GRID_PX = 8
+_SWITCH = 0.75
+"""A coarser or finer copy of the texture is taken when the wanted level is off by this."""
+_FARTHEST = 64
+"""Homographies that look farther than so many lengths of the texture are not used."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows [top, bottom) of a frame, even numbers both where chroma is halved."""
+
+    top: int
+    bottom: int
+
+    @property
+    def count(self) -> int:
+        return self.bottom - self.top
+
+
+class SkyPlanes:
+    """One sky of one clip; `sample` is asked for its frames in order."""
+
+    def __init__(self, paint: Paint, form: PlaneFormat):
+        self._paint, self._form = paint, form
+        self._textures: dict[int, tuple[np.ndarray, ...]] = {}
+        self._of: Pyramid | None = None
+        self._level: int | None = None
+        self._last: np.ndarray | None = None
+
+    @staticmethod
+    def can(paint: Paint) -> bool:
+        """Whether this paint can be had as planes."""
+        kinds = isinstance(paint, PlacedSky | VideoSky | PanoramaPaint)
+        return kinds and paint.opaque and paint.blend == "normal"
+
+    def sample(self, homography: np.ndarray, rows: Rows, time_s: float) -> list[np.ndarray]:
+        """Y (rows, W), U and V at chroma's size: the sky in those rows of a frame.
+
+        Args:
+            homography: (3, 3), frame pixels to canvas texels.
+        """
+        homography = self._usable(homography)
+        if isinstance(self._paint, PanoramaPaint):
+            return self._around(self._paint, homography, rows, time_s)
+        assert isinstance(self._paint, PlacedSky | VideoSky)
+        flat = self._paint.flat(time_s)
+        self._take(flat.pyramid)
+        out = []
+        for kind, matrix in enumerate(self._places(rows)):
+            onto = flat.matrix @ homography
+            level = self._level_for(onto, flat.pyramid) + (kind > 0 and self._form.step == 2)
+            level = min(level, flat.pyramid.coarsest)
+            texture = self._texture(flat.pyramid, level)[kind]
+            size = Size(*texture.shape)
+            onto = resize_matrix(flat.pyramid.size, size) @ onto @ matrix
+            out.append(self._warped(texture, onto, self._wh(kind, rows), flat))
+        return out
+
+    def _warped(
+        self, texture: np.ndarray, onto: np.ndarray, wh: tuple[int, int], flat: FlatSky
+    ) -> np.ndarray:
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpPerspective(texture, onto, wh, flags=flags, borderMode=flat.border)
+
+    def _places(self, rows: Rows) -> list[np.ndarray]:
+        """Pixels of the planes' rows to pixels of the frame, for Y, U and V."""
+        luma = np.array([[1, 0, 0], [0, 1, rows.top], [0, 0, 1]], np.float64)
+        if self._form.step == 1:
+            return [luma] * 3
+        chroma = np.array([[2, 0, 0], [0, 2, rows.top + 0.5], [0, 0, 1]], np.float64)
+        return [luma, chroma, chroma]
+
+    def _wh(self, kind: int, rows: Rows) -> tuple[int, int]:
+        step = self._form.step if kind else 1
+        return self._form.size.width // step, rows.count // step
+
+    def _take(self, pyramid: Pyramid) -> None:
+        if self._of is not pyramid:
+            self._textures, self._of = {}, pyramid
+
+    def _texture(self, pyramid: Pyramid, level: int) -> tuple[np.ndarray, ...]:
+        """The planes of one level of a texture, made when first needed."""
+        if level not in self._textures:
+            rgb = np.ascontiguousarray(pyramid.level(level)[..., :3])
+            self._textures[level] = tuple(cv2.split(self._form.yuv_of(rgb)))
+        return self._textures[level]
+
+    def _level_for(self, onto: np.ndarray, pyramid: Pyramid) -> int:
+        """Level by the texels that a pixel in the frame's middle spans; steady over the clip."""
+        width, height = self._form.size.wh
+        x, y = (width - 1) / 2, (height - 1) / 2
+        middle = np.array([[x, y], [x + 1, y], [x, y + 1]])
+        at = apply_homography(onto, middle)
+        spans = np.linalg.norm(at[1:] - at[:1], axis=1)
+        wanted = float(np.log2(max(np.sqrt((spans**2).mean()), 1e-6))) + LEVEL_BIAS
+        if self._level is None or abs(wanted - self._level) > _SWITCH:
+            self._level = int(np.clip(round(wanted), 0, pyramid.coarsest))
+        return self._level
+
+    def _usable(self, homography: np.ndarray) -> np.ndarray:
+        """The homography, or the last one where it looks away from the canvas."""
+        width, height = self._form.size.wh
+        corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
+        depth = corners @ homography[2, :2] + homography[2, 2]
+        reach = _FARTHEST * max(width, height)
+        good = bool((depth > 1e-3).all())
+        if good:
+            good = bool(np.abs(apply_homography(homography, corners)).max() < reach)
+        if not good and self._last is not None:
+            return self._last
+        self._last = homography
+        return homography
+
+    def _around(
+        self, paint: PanoramaPaint, homography: np.ndarray, rows: Rows, time_s: float
+    ) -> list[np.ndarray]:
+        """Rays on every few pixels, interpolated, and the planes of the panorama there."""
+        pyramid = paint.pyramid
+        self._take(pyramid)
+        width = self._form.size.width
+        grid_wh = (width // _GRID_PX + 2, rows.count // _GRID_PX + 2)
+        x, y = np.meshgrid(*(np.arange(n, dtype=np.float64) * _GRID_PX for n in grid_wh))
+        uv = apply_homography(homography, np.stack([x, y + rows.top], -1).reshape(-1, 2))
+        at = paint.positions(uv.reshape(*x.shape, 2), time_s)
+        spans = np.linalg.norm(np.diff(at, axis=1), axis=2) / _GRID_PX
+        wanted = float(np.log2(max(float(np.median(spans)), 1e-6))) + LEVEL_BIAS
+        if self._level is None or abs(wanted - self._level) > _SWITCH:
+            self._level = int(np.clip(round(wanted), 0, pyramid.coarsest))
+        out = []
+        for kind, matrix in enumerate(self._places(Rows(0, rows.count))):
+            level = min(self._level + (kind > 0 and self._form.step == 2), pyramid.coarsest)
+            texture = self._texture(pyramid, level)[kind]
+            few = resize_positions(at, pyramid.size, Size(*texture.shape))
+            onto = matrix.copy()
+            onto[:2] /= _GRID_PX
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            wh = self._wh(kind, rows)
+            maps = cv2.warpAffine(
+                few.astype(np.float32), onto[:2], wh, flags=flags, borderMode=cv2.BORDER_REPLICATE
+            )
+            border = cv2.BORDER_WRAP
+            out.append(cv2.remap(texture, maps, None, cv2.INTER_LINEAR, borderMode=border))  # pyright: ignore[reportCallIssue, reportArgumentType]
+        return out

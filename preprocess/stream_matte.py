@@ -1,0 +1,199 @@
+"""The sky matte of a stream of planes, in two steps: a small matte, then the planes' own size.
+
+The same network, colours, steadying and refinement as `preprocess.sky.infer.NetworkMatter`, cut
+down to what a frame a moment later still needs: the network looks at every second frame, in
+between its matte is carried along optical flow; models of opacity are fitted to the small picture
+and applied to Y, U and V themselves; arithmetic at full size is in 8 bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from atlas.coords import Size
+from atlas.guided import LinearModel, fit_linear
+from atlas.planes import PlaneFormat, Planes
+from preprocess.sky.adapt import SkyColours
+from preprocess.sky.matte import NETWORK_WEIGHTS
+from preprocess.sky.opencv_network import OpenCvNetwork
+from preprocess.sky.refine import RefineOptions, colour_line
+from preprocess.sky.temporal import FlowSteadier, Motion, SteadyOptions, carry, small_flow
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamMatteOptions:
+    """How `StreamMatter` works."""
+
+    side_px: int = 256
+    """Longer side of the picture that the network sees, rounded to multiples of 32."""
+    every: int = 2
+    """The network looks at one frame in so many."""
+    learn_every: int = 4
+    """Colours of the clip are learnt from one frame in so many."""
+    steady: SteadyOptions = field(default_factory=SteadyOptions)
+    refine: RefineOptions = field(default_factory=RefineOptions)
+
+
+@dataclass(frozen=True)
+class SmallMatte:
+    """What is known of a frame at the network's size.
+
+    rgb: (h, w, 3) uint8. sky: (h, w) float32, 1 = sky. motion: from the last frame; None after a
+    cut.
+    """
+
+    rgb: np.ndarray
+    sky: np.ndarray
+    motion: Motion | None
+
+
+class StreamMatter:
+    """Feed it the frames of a clip in order; causal, deterministic, constant memory."""
+
+    def __init__(self, form: PlaneFormat, options: StreamMatteOptions | None = None,
+                 weights: Path | None = None):  # fmt: skip
+        self.options = options or StreamMatteOptions()
+        self._form = form
+        self._network = OpenCvNetwork(
+            weights or NETWORK_WEIGHTS, network_size(form.size, self.options.side_px)
+        )
+        self._colours = SkyColours()
+        self._steadier = FlowSteadier(self.options.steady)
+        self._last: SmallMatte | None = None
+        self._fine: np.ndarray | None = None
+        self._age = 0
+
+    def reset(self) -> None:
+        """A new shot begins with the next frame."""
+        self._colours.reset()
+        self._steadier.reset()
+        self._last, self._age = None, 0
+
+    def forget_fine(self) -> None:
+        """The same for `full`, which may run behind `small` in another thread."""
+        self._fine = None
+
+    def small(self, planes: Planes) -> SmallMatte:
+        """The next frame's small matte."""
+        rgb = self._form.small_rgb(planes, self._network.size)
+        if self._last is not None and self._age % self.options.every:
+            found = self._carried(self._last, rgb)
+        else:
+            sky = self._network.opacity(rgb)
+            if self._age % self.options.learn_every == 0:
+                self._colours.learn(rgb, sky)
+            sky = self._steadier(rgb, self._colours.decide(rgb, sky))
+            found = SmallMatte(rgb, sky, self._steadier.motion)
+        self._age += 1
+        self._last = found
+        return found
+
+    def _carried(self, last: SmallMatte, rgb: np.ndarray) -> SmallMatte:
+        """The last matte at its new place; where colours changed, what the clip's colours say."""
+        flow = small_flow(rgb, last.rgb)
+        sky, colour = carry(last.sky, flow), carry(last.rgb, flow)
+        change = cv2.absdiff(cv2.blur(colour, (3, 3)), cv2.blur(rgb, (3, 3))).max(axis=2)
+        trust = np.exp(-((change / np.float32(self.options.steady.tolerance)) ** 2))
+        doubtful = trust < 0.5
+        if doubtful.any():
+            there = cv2.blur(sky, (9, 9))
+            sky = np.where(doubtful, self._colours.decide(rgb, there), sky)
+        self._steadier.take(rgb, sky)
+        return SmallMatte(rgb, sky, Motion(flow, trust.astype(np.float32)))
+
+    def full(self, planes: Planes, found: SmallMatte) -> np.ndarray:
+        """(H, W) uint8, 255 = sky: the small matte along the edges of the planes."""
+        model = self._model(found)
+        alpha = apply_to_planes(model, self._form, planes)
+        alpha = self._steady_fine(alpha, found.motion)
+        self._fine = alpha
+        return alpha
+
+    def _model(self, found: SmallMatte) -> LinearModel:
+        """Opacity as a linear function of RGB in [0, 1]: `preprocess.sky.refine`, grey guide."""
+        options = self.options.refine
+        grey = cv2.cvtColor(found.rgb, cv2.COLOR_RGB2GRAY)
+        guided = fit_linear(grey, found.sky, options.guided_radius_px, options.guided_eps)
+        line, trust = colour_line(found.rgb, found.sky, options)
+        rest = 1 - trust
+        share = guided.slope * rest
+        weights = np.array([0.299, 0.587, 0.114], np.float32)
+        slope = cv2.merge([share * w for w in weights]) + trust[..., None] * line.slope
+        return LinearModel(slope, guided.offset * rest + trust * line.offset)
+
+    def _steady_fine(self, alpha: np.ndarray, motion: Motion | None) -> np.ndarray:
+        """`preprocess.sky.temporal.FineSteadier` in 8 bit, on the rows that hold an edge."""
+        last = self._fine
+        if motion is None or last is None:
+            return alpha
+        rows = edge_rows(alpha, last)
+        if rows is None:
+            return alpha
+        height, width = alpha.shape
+        scale = np.divide((width, height), motion.flow.shape[1::-1]).astype(np.float32)
+        top, bottom = rows
+        at = [0.5 * (s - 1) for s in (1 / scale[0], 1 / scale[1])]
+        affine = np.array([[1 / scale[0], 0, at[0]], [0, 1 / scale[1], at[1] + top / scale[1]]])
+        flags, wh = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (width, bottom - top)
+
+        def enlarged(field: np.ndarray) -> np.ndarray:
+            return cv2.warpAffine(field, affine, wh, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+        x = enlarged(motion.flow[..., 0]) * scale[0] + np.arange(width, dtype=np.float32)
+        y = enlarged(motion.flow[..., 1]) * scale[1]
+        y += np.arange(top, bottom, dtype=np.float32)[:, None]
+        keep = np.float32(self.options.steady.keep_fine) * motion.trust
+        keep = enlarged(cv2.convertScaleAbs(keep, alpha=255))
+        before = cv2.remap(last, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        band = alpha[top:bottom]
+        gain = cv2.multiply(cv2.subtract(before, band), keep, scale=1 / 255)
+        loss = cv2.multiply(cv2.subtract(band, before), keep, scale=1 / 255)
+        alpha = alpha.copy()
+        alpha[top:bottom] = cv2.subtract(cv2.add(band, gain), loss)
+        return alpha
+
+
+def apply_to_planes(model: LinearModel, form: PlaneFormat, planes: Planes) -> np.ndarray:
+    """(H, W) uint8: an opacity model in RGB, stretched as `refine.stretch`, at every pixel.
+
+    RGB is linear in the planes, so the model is too. What chroma adds is made at chroma's size.
+    """
+    options = RefineOptions()
+    to_rgb = form.to_rgb
+    gain = 255 / (1 - 2 * options.margin)
+    slope = cv2.transform(model.slope, gain * to_rgb[:, :3].T)
+    shift = (gain * to_rgb[:, 3]).astype(np.float32)
+    offset = cv2.transform(model.slope, shift[None]) + gain * model.offset
+    offset -= np.float32(gain * options.margin)
+    chroma, luma = planes.u.shape[::-1], planes.y.shape[::-1]
+    parts = [cv2.resize(cv2.extractChannel(slope, c), chroma) for c in (1, 2)]
+    rest = cv2.resize(offset, chroma)
+    for part, plane in zip(parts, (planes.u, planes.v), strict=True):
+        rest += cv2.multiply(plane, part, dtype=cv2.CV_32F)
+    rest = cv2.resize(rest, luma)
+    product = cv2.multiply(
+        planes.y, cv2.resize(cv2.extractChannel(slope, 0), luma), dtype=cv2.CV_32F
+    )
+    return cv2.add(product, rest, dtype=cv2.CV_8U)
+
+
+def edge_rows(*mattes: np.ndarray) -> tuple[int, int] | None:
+    """First row and the one after the last in which some matte is neither 0 nor 255 throughout."""
+    first, last = mattes[0].shape[0], 0
+    for matte in mattes:
+        edge = cv2.inRange(matte, 1, 254)
+        _, top, _, height = cv2.boundingRect(edge)
+        if height:
+            first, last = min(first, top), max(last, top + height)
+    return (first, last) if last > first else None
+
+
+def network_size(size: Size, side_px: int) -> Size:
+    """What the network sees of frames of this size, as `preprocess.sky.data.fitting_size`."""
+    scale = side_px / max(size.height, size.width)
+    fit = [max(32, round(side * scale / 32) * 32) for side in (size.height, size.width)]
+    return Size(*fit)
