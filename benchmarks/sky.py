@@ -31,9 +31,9 @@ from atlas.coords import Size
 from atlas.errors import run_script
 from atlas.video import open_source
 from preprocess.sky.data import fitting_size, read_pairs
-from preprocess.sky.evaluate import open_matter_or_file, score_picture
+from preprocess.sky.evaluate import score_picture
 from preprocess.sky.infer import MatteOptions, NetworkMatter
-from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter
+from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter, open_matter
 from preprocess.sky.network import STRIDE_PX, folded, load_network
 from preprocess.sky.offline import clip_mattes
 from preprocess.sky.procedural import fractal_noise, sky_picture
@@ -209,7 +209,7 @@ def main() -> None:
     if arguments.what == "speed":
         result: dict = measure_speed(Path(arguments.matter), arguments.frames)
     else:
-        matter = open_matter_or_file(arguments.matter)
+        matter = open_matter(arguments.matter)
         if arguments.what == "flicker":
             result = {
                 Path(name).stem: measure_flicker(arguments.clips / name, matter, arguments.frames)

@@ -101,6 +101,20 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--mask-weights", type=Path, metavar="FILE", help="local detector weights")
     parser.add_argument(
+        "--sky-matter",
+        default="auto",
+        metavar="NAME",
+        help="what finds the sky: network, classical, or a file (our .safetensors, SkyAR's .pt, an "
+        ".onnx model); default: the best that is bundled",
+    )
+    parser.add_argument(
+        "--hand-mattes",
+        type=Path,
+        metavar="DIR",
+        help="sky mattes corrected by hand for some frames, named like them (255 = sky); taken as "
+        "truth there, and the correction is carried to the frames between",
+    )
+    parser.add_argument(
         "--device", default="auto", help="torch device: auto (default), cpu, cuda, cuda:1"
     )
     return parser.parse_args(arguments)
@@ -129,11 +143,14 @@ def pick_device(name: str) -> str:
     return name
 
 
-def pick_masks(clip: Clip) -> list[str]:
+def pick_masks(clip: Clip, options: argparse.Namespace) -> list[str]:
     """The masks for a user who names none: sky where there is some, else what moves."""
     from preprocess.sky.matte import open_matter
 
-    matter = open_matter()
+    if options.hand_mattes is not None:
+        log.info("masks: sky, since there are mattes of it by hand")
+        return ["sky"]
+    matter = open_matter(options.sky_matter)
     shares = []
     for t in np.unique(np.linspace(0, clip.frame_count - 1, SKY_SAMPLES).round().astype(int)):
         matter.reset()  # the sampled frames are not neighbours
@@ -165,11 +182,13 @@ def preprocess(options: argparse.Namespace) -> Clip:
     clip.info = record(clip, "flow", flow, start_s)
 
     start_s = time.monotonic()
-    kinds = options.masks or pick_masks(clip)
+    kinds = options.masks or pick_masks(clip, options)
     mask_options = MaskOptions(
         class_name=options.class_name,
         weights=options.mask_weights,
         device=device,
+        sky_matter=options.sky_matter,
+        hand_mattes=options.hand_mattes,
         progress=progress,
     )
     folders = [clip.sibling(kind) for kind in kinds if not Path(kind).is_dir()]
@@ -191,6 +210,13 @@ def check_masks(options: argparse.Namespace) -> None:
     ):
         if path is not None and not path.is_file():
             raise InputError(f"{option} {path}: not found; wanted a file with the weights")
+    if options.hand_mattes is not None:
+        if not options.hand_mattes.is_dir():
+            raise InputError(f"--hand-mattes {options.hand_mattes}: no such folder")
+        if options.masks and "sky" not in options.masks:
+            raise InputError("--hand-mattes are mattes of the sky; add sky to --masks")
+    if Path(options.sky_matter).suffix and not Path(options.sky_matter).is_file():
+        raise InputError(f"--sky-matter {options.sky_matter}: not found; wanted a network's file")
     kinds = options.masks
     if not kinds:
         return

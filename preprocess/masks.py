@@ -14,12 +14,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from atlas.clip import Clip, LayerInfo, read_grey, write_bytes, write_rgb
 from atlas.errors import InputError
 from preprocess.flow import flow_maker, frame_hashes
+
+if TYPE_CHECKING:
+    from preprocess.sky.adapt import HandMattes
+    from preprocess.sky.matte import SkyMatter
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +47,9 @@ class MaskOptions:
     min_score: float = 0.5
     """A tracked object needs at least one detection with this score; [0, 1]."""
     sky_matter: str = "auto"
-    """Which sky matte, see `preprocess.sky.matte.open_matter`."""
+    """Which sky matte, see `preprocess.sky.matte.open_matter`: a name or a file."""
+    hand_mattes: Path | None = None
+    """Folder of sky mattes made by hand for some frames, named like the frames."""
     progress: Progress | None = None
     """Called as progress(iterable, total, description) around the loop over the frames."""
 
@@ -236,16 +243,35 @@ def _warn_when_empty(clip: Clip, source: _Source, options: MaskOptions) -> None:
 
 
 def _sky_masks(clip: Clip, source: _Source, options: MaskOptions) -> None:
+    from preprocess.sky.adapt import HandMattes
     from preprocess.sky.matte import open_matter
 
-    matter = open_matter(options.sky_matter)
-    maker = f"sky, {type(matter).__name__}"
+    matter = open_matter(options.sky_matter, careful=True)
+    names = [mask_path(clip, source.folder, t).name for t in range(clip.frame_count)]
+    hand = HandMattes(options.hand_mattes, names) if options.hand_mattes else None
+    maker = f"sky, {matter.fingerprint()}"
+    if hand is not None:
+        maker += f", by hand {hand.fingerprint()}"
     if not prepare_folder(clip, source.folder, maker):
         return
-    matter.reset()
+    # all frames pass through, in order: a matte leans on the frames before and after it
+    mattes = (matte for shot in clip.shots() for matte in _shot_mattes(clip, shot, matter, hand))
     for t in _follow(range(clip.frame_count), options, "sky masks"):
-        # all frames pass through, in order: the matte may lean on the frames before
-        write_mask(mask_path(clip, source.folder, t), matter.matte(clip.frame(t)))
+        write_mask(mask_path(clip, source.folder, t), next(mattes))
+
+
+def _shot_mattes(
+    clip: Clip, shot: tuple[int, int], matter: SkyMatter, hand: HandMattes | None
+) -> Iterator[np.ndarray]:
+    from preprocess.sky.offline import clip_mattes, survey_times
+
+    first, end = shot
+    return clip_mattes(
+        matter,
+        (clip.frame(t) for t in range(first, end)),
+        hand=hand.part(first) if hand else None,
+        survey=(clip.frame(first + t) for t in survey_times(end - first)),
+    )
 
 
 def _motion_masks(clip: Clip, source: _Source, options: MaskOptions) -> None:

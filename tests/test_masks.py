@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import sys
 import types
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from preprocess.flow import make_flow, save_flow, warp_backward
 from preprocess.link import iou
 from preprocess.masks import MaskOptions, make_masks
 from preprocess.motion_masks import camera_flow, motion_masks
+from preprocess.sky.matte import SkyMatter
 from tests.test_flow import textured
 
 SIZE = Size(height=44, width=76)
@@ -69,7 +69,7 @@ def reopen(clip: Clip, layers: list[LayerInfo]) -> Clip:
     return Clip(clip.folder)
 
 
-class FakeMatter:
+class FakeMatter(SkyMatter):
     """A sky matter that calls the upper third sky, softly."""
 
     def __init__(self):
@@ -87,8 +87,7 @@ class FakeMatter:
 @pytest.fixture
 def fake_sky(monkeypatch):
     matter = FakeMatter()
-    module = types.SimpleNamespace(open_matter=lambda name: matter)
-    monkeypatch.setitem(sys.modules, "preprocess.sky.matte", module)
+    monkeypatch.setattr("preprocess.sky.matte.open_matter", lambda name, careful=False: matter)
     return matter
 
 

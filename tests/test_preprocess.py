@@ -213,9 +213,10 @@ def test_an_out_that_cannot_be_written_is_one_line(tmp_path, capsys):
 
 def test_masks_by_default_follow_what_is_seen(clip_folder, monkeypatch):
     clip = Clip(clip_folder)
-    assert command.pick_masks(clip) == ["sky"]
+    options = command.parse(["in.mp4", "--out", "out"])
+    assert command.pick_masks(clip, options) == ["sky"]
     monkeypatch.setattr(clip, "frame", lambda t: scene(1, Size(72, 128), sky=0.0)[0])
-    assert command.pick_masks(clip) == ["motion"]
+    assert command.pick_masks(clip, options) == ["motion"]
 
 
 def test_an_unknown_device_is_refused():

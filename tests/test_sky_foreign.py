@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from atlas.coords import Size
 from atlas.errors import InputError
-from preprocess.sky.evaluate import open_matter_or_file
+from preprocess.sky import __main__ as command
 from preprocess.sky.foreign import ForeignMatter, OnnxMatter, open_foreign
+from preprocess.sky.matte import open_matter
+from preprocess.sky.network import SkyNetwork, load_network, save_weights
+from preprocess.sky.onnx_file import OnnxGraph
+from preprocess.sky.opencv_network import sky_network_onnx
 from thirdparty.skyar import CoordConv, CoordResNet50, load_skyar
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference" / "skyar_reference"
@@ -70,7 +76,7 @@ def test_network_gives_the_recorded_answer(tmp_path: Path):
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path):
     with pytest.raises(InputError, match=r"best\.pt: no such file"):
-        open_matter_or_file(str(tmp_path / "best.pt"))
+        open_matter(str(tmp_path / "best.pt"))
 
 
 def test_a_broken_checkpoint_is_named(tmp_path: Path):
@@ -103,7 +109,7 @@ class Brightness(ForeignMatter):
 def test_a_foreign_answer_is_brought_to_the_frame():
     rgb = np.full((90, 160, 3), 30, np.uint8)
     rgb[:50] = 220
-    matte = Brightness().matte(rgb)
+    matte = Brightness(Path("none.onnx")).matte(rgb)
     assert matte.shape == (90, 160)
     assert matte[:48].min() > 0.95
     assert matte[52:].max() < 0.05
@@ -114,18 +120,77 @@ def test_onnx_without_its_package_or_file_is_said(tmp_path: Path):
         open_foreign(tmp_path / "model.onnx")
 
 
+def mean_model(path: Path) -> None:
+    """An ONNX model that answers with the mean of the colours: opacity from brightness."""
+    graph = OnnxGraph()
+    answer = graph.convolution("x", np.full((1, 3, 1, 1), 1 / 3, np.float32), np.zeros(1, "f4"))
+    path.write_bytes(graph.model(("x", [1, 3, 32, 64]), (answer, [1, 1, 32, 64])))
+
+
 def test_onnx_model_answers(tmp_path: Path):
     pytest.importorskip("onnxruntime", reason="the ONNX matte needs onnxruntime")
-    onnx = pytest.importorskip("onnx", reason="building a model needs onnx")
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    nodes = [helper.make_node("ReduceMean", ["x"], ["y"], axes=[1], keepdims=1)]
-    graph = helper.make_graph(
-        nodes,
-        "mean",
-        [helper.make_tensor_value_info("x", kind, [1, 3, 16, 24])],
-        [helper.make_tensor_value_info("y", kind, [1, 1, 16, 24])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.save(model, tmp_path / "model.onnx")
-    answer = OnnxMatter(tmp_path / "model.onnx").answer(np.full((16, 24, 3), 51, np.uint8))
+    mean_model(tmp_path / "model.onnx")
+    matter = open_matter(str(tmp_path / "model.onnx"))
+    assert isinstance(matter, OnnxMatter)
+    answer = matter.answer(np.full((32, 64, 3), 51, np.uint8))
     np.testing.assert_allclose(answer, 0.2, atol=1e-6)
+
+
+def test_imagenet_colours_are_centred_and_scaled(tmp_path: Path):
+    pytest.importorskip("onnxruntime", reason="the ONNX matte needs onnxruntime")
+    mean_model(tmp_path / "sky_imagenet.onnx")
+    matter = open_foreign(tmp_path / "sky_imagenet.onnx")
+    answer = matter.answer(np.full((32, 64, 3), 255, np.uint8))
+    mean, spread = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    logit = ((1 - mean) / spread).mean()  # beyond 1, so it is taken as a logit
+    np.testing.assert_allclose(answer, 1 / (1 + np.exp(-logit)), atol=1e-5)
+
+
+def write_street(folder: Path) -> None:
+    rgb = np.full((90, 160, 3), 30, np.uint8)
+    rgb[:50] = 220
+    folder.mkdir()
+    for t in range(3):
+        cv2.imwrite(str(folder / f"{t:02d}.png"), rgb)
+
+
+def test_an_onnx_model_serves_the_command(tmp_path: Path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime", reason="the ONNX matte needs onnxruntime")
+    mean_model(tmp_path / "model.onnx")
+    write_street(tmp_path / "in")
+    arguments = [str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["sky", *arguments, "--matter", str(tmp_path / "model.onnx")])
+    command.main()
+    matte = cv2.imread(str(tmp_path / "out" / "02.png"), -1)
+    assert matte[:40].min() > 230
+    assert matte[60:].max() < 20
+    assert "3 matte(s)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_skyar_checkpoint_serves_the_command(tmp_path: Path, monkeypatch):
+    """Untrained weights in SkyAR's layout: what counts is that the file is taken and answers."""
+    torch.manual_seed(0)
+    torch.save({"model_G_state_dict": CoordResNet50().state_dict()}, tmp_path / "best_ckpt.pt")
+    write_street(tmp_path / "in")
+    arguments = [str(tmp_path / "in" / "00.png"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(
+        sys, "argv", ["sky", *arguments, "--matter", str(tmp_path / "best_ckpt.pt")]
+    )
+    command.main()
+    assert cv2.imread(str(tmp_path / "out" / "00.png"), -1).shape == (90, 160)
+
+
+def test_our_network_as_onnx_answers_alike(tmp_path: Path):
+    """The same weights by way of an ONNX file and onnxruntime."""
+    runtime = pytest.importorskip("onnxruntime", reason="the ONNX matte needs onnxruntime")
+    torch.manual_seed(1)
+    save_weights(SkyNetwork(), tmp_path / "w.safetensors")
+    session = runtime.InferenceSession(sky_network_onnx(tmp_path / "w.safetensors", Size(32, 64)))
+    rgb = torch.rand(1, 3, 32, 64)
+    rows = torch.linspace(-1, 1, 32).view(1, 1, 32, 1).expand(1, 1, 32, 64)
+    (got,) = session.run(None, {"rgb": torch.cat([(rgb - 0.5) * 4, rows], 1).numpy()})
+    got = torch.nn.functional.interpolate(torch.from_numpy(got), size=(32, 64), mode="bilinear")
+    with torch.inference_mode():
+        wanted = load_network(tmp_path / "w.safetensors")(rgb)
+    torch.testing.assert_close(got, wanted, atol=1e-3, rtol=1e-3)

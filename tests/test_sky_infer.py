@@ -325,7 +325,7 @@ def test_command_writes_a_matte_for_each_picture(weights: Path, tmp_path: Path, 
 
 def test_command_says_when_there_is_no_sky(tmp_path: Path, monkeypatch, capsys):
     images, _ = write_pairs(tmp_path)
-    monkeypatch.setattr(command, "open_matter_or_file", lambda name: Constant(0.0))
+    monkeypatch.setattr(command, "open_matter", lambda name, careful: Constant(0.0))
     monkeypatch.setattr(sys, "argv", ["sky", str(images), "--out", str(tmp_path / "mattes")])
     command.main()
     assert "no sky found in 2 frame(s); the mattes are black" in capsys.readouterr().out

@@ -16,7 +16,7 @@ import numpy as np
 from atlas.coords import Size
 from preprocess.sky.camera_effects import photographed
 from preprocess.sky.data import SOFT_DOMAINS, Pair, smooth_under, to_bytes
-from preprocess.sky.procedural import SKY_KINDS, THIN_KINDS, fractal_noise, sky_picture
+from preprocess.sky.procedural import SKY_KINDS, THIN_KINDS, afterglow, fractal_noise, sky_picture
 from preprocess.sky.procedural import thin_coverage as draw_thin
 from preprocess.sky.scenery import Layer, bare_crowns, building, foliage, laid_over, water
 
@@ -31,7 +31,7 @@ class AugmentConfig:
         ("lmf", 0.38),
         ("lowlight", 0.04),
     )
-    all_ground: float = 0.12
+    all_ground: float = 0.14
     all_sky: float = 0.07
     from_above: float = 0.4
     """Chance that a picture of ground only is turned by any angle, as if seen from the air."""
@@ -42,11 +42,15 @@ class AugmentConfig:
     """The same where the label was a polygon."""
     white_sky: float = 0.2
     """Share of burnt-out white among the skies that are put in."""
+    afterglow: float = 0.15
+    """Share of the other skies put in that are lit like a sunset."""
+    silhouette: float = 0.15
+    """Chance that the ground under another sky is next to black."""
     thin_thing: float = 0.2
     crowns: float = 0.1
     """Bare or leafy crowns with sky between."""
-    building: float = 0.06
-    water: float = 0.05
+    building: float = 0.1
+    water: float = 0.08
     burnt: float = 0.1
     """Exposed so long that a pale sky turns white."""
     fog: float = 0.06
@@ -187,10 +191,16 @@ class Augmenter:
         return Sample(*(v.astype(np.float32) / 255 for v in warped))
 
     def _any_sky(self, size: Size) -> np.ndarray:
-        """A sky only: part of a photographed one, or a computed one; (H, W, 3) float32."""
+        """A sky only, of any kind and light; (H, W, 3) float32."""
         rng = self.rng
         if rng.random() < self.config.white_sky:
             return sky_picture(rng, size, "white")
+        sky = self._day_sky(size)
+        return afterglow(rng, sky) if rng.random() < self.config.afterglow else sky
+
+    def _day_sky(self, size: Size) -> np.ndarray:
+        """Part of a photographed sky, or a computed one; (H, W, 3) float32."""
+        rng = self.rng
         if not self.skies or rng.random() < 0.5:
             return sky_picture(rng, size, str(rng.choice(SKY_KINDS)))
         source = self.skies[rng.integers(len(self.skies))]
@@ -216,6 +226,8 @@ class Augmenter:
         old_mean = float((sample.rgb * alpha).mean() / max(float(alpha.mean()), 1e-3))
         ratio = np.clip(new_mean / max(old_mean, 0.05), 0.15, 1.3)
         lit = 1 + rng.uniform(0.2, 1.0) * (ratio - 1)
+        if rng.random() < self.config.silhouette:
+            lit = rng.uniform(0.0, 0.3)
         tint = 1 + rng.uniform(0, 0.6) * (_colour_cast(sky) - 1)
         sample.rgb = np.clip(alpha * sky + ground * (lit * tint).astype(np.float32), 0, 1)
 

@@ -25,7 +25,6 @@ import numpy as np
 from atlas.clip import write_bytes
 from atlas.errors import InputError, run_script
 from preprocess.sky.data import read_pairs
-from preprocess.sky.foreign import FOREIGN_SUFFIXES, open_foreign
 from preprocess.sky.matte import MATTER_NAMES, SkyMatter, open_matter
 
 BAND_PX = 10
@@ -131,17 +130,6 @@ def report(scores: list[PictureScore]) -> dict[str, object]:
     }
 
 
-def open_matter_or_file(name: str) -> SkyMatter:
-    """A matter by name, our network with a .safetensors file, or a foreign one (.pt, .onnx)."""
-    if Path(name).suffix in FOREIGN_SUFFIXES:
-        return open_foreign(Path(name))
-    if name.endswith(".safetensors"):
-        from preprocess.sky.infer import NetworkMatter
-
-        return NetworkMatter(Path(name))
-    return open_matter(name)
-
-
 def print_table(result: dict) -> None:
     """One line for each domain and one for all."""
     columns = ("iou_mean", "mae_mean", "band_mae_mean", "false_sky_mean")
@@ -164,10 +152,13 @@ def main() -> None:
         default="auto",
         help=f"{', '.join(MATTER_NAMES)}, or a file: our .safetensors, SkyAR's .pt, an .onnx model",
     )
+    parser.add_argument(
+        "--streaming", action="store_true", help="measure the quicker matte of the streaming path"
+    )
     arguments = parser.parse_args()
     if arguments.json and not arguments.json.parent.is_dir():
         raise InputError(f"--json {arguments.json}: its folder does not exist")
-    matter = open_matter_or_file(arguments.matter)
+    matter = open_matter(arguments.matter, careful=not arguments.streaming)
     result = report(evaluate_folder(alone(matter), arguments.images, arguments.masks))
     print_table(result)
     if arguments.json:

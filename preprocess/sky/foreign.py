@@ -8,6 +8,7 @@ Their small matte is steadied and refined like that of our own network.
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from pathlib import Path
 
@@ -22,7 +23,6 @@ from preprocess.sky.refine import RefineOptions, refine_matte
 from preprocess.sky.temporal import FineSteadier, FlowSteadier
 from thirdparty.skyar import SIDE_PX, CoordResNet50, load_skyar
 
-FOREIGN_SUFFIXES = (".pt", ".pth", ".onnx")
 _ONNX_SIDE_PX = 320
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _IMAGENET_SPREAD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -34,7 +34,9 @@ class ForeignMatter(SkyMatter):
     size: Size
     """What the network wants."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        """`path`: the network's file."""
+        self._path = path
         self._steadier = FlowSteadier()
         self._fine = FineSteadier()
         self._refine = RefineOptions()
@@ -42,6 +44,10 @@ class ForeignMatter(SkyMatter):
     def reset(self) -> None:
         self._steadier.reset()
         self._fine.reset()
+
+    def fingerprint(self) -> str:
+        digest = hashlib.blake2b(self._path.read_bytes(), digest_size=8).hexdigest()
+        return f"{type(self).__name__} {digest}, {self._refine}"
 
     def matte(self, rgb: np.ndarray) -> np.ndarray:
         check_rgb(rgb)
@@ -57,8 +63,8 @@ class ForeignMatter(SkyMatter):
 class SkyArMatter(ForeignMatter):
     """SkyAR's network with the user's own checkpoint."""
 
-    def __init__(self, network: CoordResNet50) -> None:
-        super().__init__()
+    def __init__(self, network: CoordResNet50, path: Path) -> None:
+        super().__init__(path)
         self.size = Size(SIDE_PX, SIDE_PX)
         self._network = network
 
@@ -76,7 +82,7 @@ class OnnxMatter(ForeignMatter):
     """
 
     def __init__(self, path: Path, *, imagenet: bool = False) -> None:
-        super().__init__()
+        super().__init__(path)
         try:
             import onnxruntime
         except ModuleNotFoundError as err:
@@ -111,7 +117,10 @@ class OnnxMatter(ForeignMatter):
 
 
 def open_foreign(path: Path) -> ForeignMatter:
-    """The matter for a `.pt`/`.pth` checkpoint of SkyAR or an `.onnx` model."""
+    """The matter for a `.pt`/`.pth` checkpoint of SkyAR or an `.onnx` model.
+
+    A model whose file name holds the word "imagenet" is given colours as ImageNet models want.
+    """
     if path.suffix == ".onnx":
-        return OnnxMatter(path)
-    return SkyArMatter(load_skyar(path))
+        return OnnxMatter(path, imagenet="imagenet" in path.stem.lower())
+    return SkyArMatter(load_skyar(path), path)

@@ -3,10 +3,15 @@
 matter = NetworkMatter()
 for rgb in frames:
     matte = matter.matte(rgb)        # (H, W) float32, 1 = sky
+
+`MatteOptions()` is for streaming. `CAREFUL` is for work that may take its time: the network sees
+each frame at several sizes and mirrored, and edges are solved in closed form.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,11 +21,17 @@ import torch
 
 from atlas.coords import Size
 from preprocess.sky.adapt import SkyColours
+from preprocess.sky.closed_form import BandOptions, closed_form_matte
 from preprocess.sky.data import fitting_size
 from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter, check_rgb
 from preprocess.sky.network import STRIDE_PX, folded, load_network
 from preprocess.sky.refine import RefineOptions, refine_matte
 from preprocess.sky.temporal import FineSteadier, FlowSteadier, SteadyOptions
+
+_METHOD = 2
+"""Raised when the same weights and options come to give other mattes."""
+_DARKEST = 12
+"""8-bit level: a frame that hardly reaches it shows nothing (a fade from black)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +40,26 @@ class MatteOptions:
 
     side_px: int = 256
     """Longer side of the picture that the network sees, rounded to multiples of 32."""
+    more_sides_px: tuple[int, ...] = ()
+    """Further sizes at which it looks; logits are averaged at the largest of all."""
+    mirrored: bool = False
+    """Look at each picture mirrored too, and average."""
     refine: RefineOptions | None = field(default_factory=RefineOptions)
     """Refinement to full size; None enlarges the small matte bilinearly."""
+    closed_form: BandOptions | None = None
+    """Closed-form matting of the refined edges; None leaves it out."""
     adapt: bool = True
     """Let the clip's own colours decide doubtful pixels (`adapt.SkyColours`)."""
     steady: SteadyOptions | None = field(default_factory=SteadyOptions)
     """Temporal filter; None treats each frame alone."""
 
     def __post_init__(self) -> None:
-        if self.side_px < STRIDE_PX:
-            raise ValueError(f"side_px must be >= {STRIDE_PX}, got {self.side_px}")
+        for side_px in (self.side_px, *self.more_sides_px):
+            if side_px < STRIDE_PX:
+                raise ValueError(f"side_px must be >= {STRIDE_PX}, got {side_px}")
+
+
+CAREFUL = MatteOptions(more_sides_px=(384,), mirrored=True, closed_form=BandOptions())
 
 
 class NetworkMatter(SkyMatter):
@@ -49,14 +70,34 @@ class NetworkMatter(SkyMatter):
         self.weights = weights or NETWORK_WEIGHTS
         self._network = folded(load_network(self.weights))
         self._colours = SkyColours()
+        self._surveyed = False
         self._fine = FineSteadier(self.options.steady)
         self._steadier = FlowSteadier(self.options.steady) if self.options.steady else None
 
     def reset(self) -> None:
         self._colours.reset()
+        self._surveyed = False
         if self._steadier is not None:
             self._steadier.reset()
         self._fine.reset()
+
+    def fingerprint(self) -> str:
+        digest = hashlib.blake2b(self.weights.read_bytes(), digest_size=8).hexdigest()
+        return f"{type(self).__name__} {_METHOD}, weights {digest}, {self.options}"
+
+    def survey(self, frames: Iterable[np.ndarray]) -> None:
+        """Learn the clip's colours from frames (H, W, 3) uint8 of all of it, before the first.
+
+        Afterwards nothing more is learnt until `reset`: what is doubtful is decided alike in all
+        frames.
+        """
+        if not self.options.adapt:
+            return
+        for rgb in frames:
+            small, coarse = self._answer(rgb)
+            if coarse is not None:
+                self._colours.learn(small, coarse)
+                self._surveyed = True
 
     def matte(self, rgb: np.ndarray) -> np.ndarray:
         check_rgb(rgb)
@@ -69,19 +110,48 @@ class NetworkMatter(SkyMatter):
     def coarse(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the network sees of the next frame, and says; settled by the clip's colours.
 
+        A frame that is black all over has no sky that could be told, and teaches nothing.
+
         Returns:
             (h, w, 3) uint8 small frame; (h, w) float32 matte in [0, 1].
         """
-        size = fitting_size(Size(*rgb.shape[:2]), self.options.side_px, STRIDE_PX)
-        small = cv2.resize(rgb, size.wh, interpolation=cv2.INTER_AREA)
+        small, coarse = self._answer(rgb)
+        if coarse is None:
+            return small, np.zeros(small.shape[:2], np.float32)
+        if not self.options.adapt:
+            return small, coarse
+        decide = self._colours.decide if self._surveyed else self._colours.settle
+        return small, decide(small, coarse)
+
+    def _answer(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """The frame made small, and the network's matte of it; None for a black frame."""
+        sides = (self.options.side_px, *self.options.more_sides_px)
+        sizes = [fitting_size(Size(*rgb.shape[:2]), side, STRIDE_PX) for side in sides]
+        pictures = [cv2.resize(rgb, size.wh, interpolation=cv2.INTER_AREA) for size in sizes]
+        small = pictures[int(np.argmax([size.height * size.width for size in sizes]))]
+        if np.quantile(small[::2, ::2], 0.995) < _DARKEST:
+            return small, None
+        answers = [logits for picture in pictures for logits in self._logits(picture)]
+        if len(answers) == 1:
+            return small, torch.sigmoid(torch.from_numpy(answers[0])).numpy()
+        wh = (small.shape[1], small.shape[0])
+        total = sum(cv2.resize(a, wh, interpolation=cv2.INTER_LINEAR) for a in answers)
+        return small, torch.sigmoid(torch.from_numpy(total / len(answers))).numpy()
+
+    def _logits(self, picture: np.ndarray) -> list[np.ndarray]:
+        """The network's logits (h, w) of a small picture, and those of its mirror image."""
         with torch.inference_mode():
-            levels = torch.from_numpy(small).permute(2, 0, 1)[None]
-            logits = self._network(levels.float() / 255)
-            coarse = torch.sigmoid(logits)[0, 0].numpy()
-        return small, self._colours.settle(small, coarse) if self.options.adapt else coarse
+            rgb = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+            answers = [self._network(rgb)[0, 0].numpy()]
+            if self.options.mirrored:
+                answers.append(self._network(rgb.flip(3)).flip(3)[0, 0].contiguous().numpy())
+        return answers
 
     def refine(self, rgb: np.ndarray, small: np.ndarray, coarse: np.ndarray) -> np.ndarray:
         """A small matte (h, w) at the full size of `rgb`, along the edges of the picture."""
-        if self.options.refine is not None:
-            return refine_matte(rgb, small, coarse, self.options.refine)
-        return cv2.resize(coarse, (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
+        if self.options.refine is None:
+            return cv2.resize(coarse, rgb.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        matte = refine_matte(rgb, small, coarse, self.options.refine)
+        if self.options.closed_form is None:
+            return matte
+        return closed_form_matte(rgb, matte, self.options.closed_form)

@@ -21,6 +21,8 @@ from atlas.errors import InputError
 NETWORK_WEIGHTS = Path(__file__).with_name("weights.safetensors")
 """The learned matte's weights, bundled with the project."""
 MATTER_NAMES = ("auto", "classical", "network")
+FOREIGN_SUFFIXES = (".pt", ".pth", ".onnx")
+"""Files with other people's networks, see `preprocess.sky.foreign`."""
 
 
 class SkyMatter(ABC):
@@ -40,15 +42,33 @@ class SkyMatter(ABC):
     def reset(self) -> None:
         """Forget the clip: the next frame is treated as the first one."""
 
+    def fingerprint(self) -> str:
+        """One line that changes when the same frames would get other mattes."""
+        return type(self).__name__
 
-def open_matter(name: str = "auto") -> SkyMatter:
-    """The matter called `name`: "classical", "network", or "auto" for the best that is bundled.
 
-    The learned matte is `preprocess.sky.infer.NetworkMatter(weights_path)`; it is imported only
-    when its weights are there.
+def open_matter(name: str = "auto", *, careful: bool = False) -> SkyMatter:
+    """The matter called `name`.
+
+    "classical", "network", "auto" for the best that is bundled, or a file: weights of our own
+    network (`.safetensors`), SkyAR's checkpoint (`.pt`, `.pth`), an ONNX model (`.onnx`).
+
+    Args:
+        careful: look at each frame longer than a stream allows (`preprocess.sky.infer.CAREFUL`);
+            for our own network only.
     """
+    suffix = Path(name).suffix
+    if suffix in FOREIGN_SUFFIXES:
+        from preprocess.sky.foreign import open_foreign
+
+        return open_foreign(Path(name))
+    if suffix == ".safetensors":
+        return _open_network(Path(name), careful)
     if name not in MATTER_NAMES:
-        raise InputError(f"sky matte {name!r} is not known; wanted {', '.join(MATTER_NAMES)}")
+        raise InputError(
+            f"sky matte {name!r} is not known; wanted {', '.join(MATTER_NAMES)}, or a file: "
+            "our .safetensors, SkyAR's .pt, an .onnx model"
+        )
     bundled = NETWORK_WEIGHTS.is_file()
     if name == "network" and not bundled:
         raise InputError(
@@ -59,9 +79,13 @@ def open_matter(name: str = "auto") -> SkyMatter:
         from preprocess.sky.classical import ClassicalMatter
 
         return ClassicalMatter()
-    from preprocess.sky.infer import NetworkMatter
+    return _open_network(NETWORK_WEIGHTS, careful)
 
-    return NetworkMatter(NETWORK_WEIGHTS)
+
+def _open_network(weights: Path, careful: bool) -> SkyMatter:
+    from preprocess.sky.infer import CAREFUL, NetworkMatter
+
+    return NetworkMatter(weights, CAREFUL if careful else None)
 
 
 def check_rgb(rgb: np.ndarray) -> None:

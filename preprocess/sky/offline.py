@@ -20,6 +20,7 @@ from preprocess.sky.temporal import FineSteadier, FlowSteadier, Motion, carry, s
 
 _BLOCK_FRAMES = 24
 _HAND_BLOCK_FRAMES = 48
+_SURVEY_FRAMES = 32
 
 
 @dataclass
@@ -43,6 +44,7 @@ def clip_mattes(
     *,
     causal: bool = False,
     hand: HandMattes | None = None,
+    survey: Iterable[np.ndarray] = (),
 ) -> Iterator[np.ndarray]:
     """Sky mattes of one clip's frames, in order.
 
@@ -51,6 +53,8 @@ def clip_mattes(
         frames: (H, W, 3) uint8; where the size changes a new clip begins.
         causal: never look ahead. Hand mattes then act on later frames only.
         hand: the user's own mattes for some frames.
+        survey: frames from all over the clip; the colours of its sky and ground are learnt from
+            them first, so that all frames are decided alike. See `survey_times`.
     Yields:
         (H, W) float32 in [0, 1]; exactly the hand matte on its frames.
     """
@@ -58,6 +62,8 @@ def clip_mattes(
     if not isinstance(matter, NetworkMatter):
         yield from _one_by_one(matter, frames, hand)
         return
+    if not causal:
+        matter.survey(survey)
     block_frames = _HAND_BLOCK_FRAMES if hand else _BLOCK_FRAMES
     forward, fine = _Pass(matter), _Fine(matter)
     waiting: list[_Frame] = []
@@ -74,6 +80,12 @@ def clip_mattes(
         yield from (fine(matte, frame) for matte, frame in _both_ways(matter, waiting, block))
         waiting = block
     yield from (fine(matte, frame) for matte, frame in _both_ways(matter, waiting, []))
+
+
+def survey_times(frame_count: int) -> list[int]:
+    """Frames to pass to `clip_mattes` as its survey: spread evenly, at most `_SURVEY_FRAMES`."""
+    count = min(frame_count, _SURVEY_FRAMES)
+    return [int(t) for t in np.unique(np.linspace(0, frame_count - 1, count).round())]
 
 
 def _one_by_one(

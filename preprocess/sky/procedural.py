@@ -77,6 +77,30 @@ def sky_picture(rng: np.random.Generator, size: Size, kind: str) -> np.ndarray:
     return np.clip(sky, 0, 1).astype(np.float32)
 
 
+def afterglow(rng: np.random.Generator, sky: np.ndarray) -> np.ndarray:
+    """A sky's clouds as a low sun lights them: brightness mapped to dark, burning, pale colours.
+
+    Args:
+        sky: (H, W, 3) float32, any sky.
+    Returns:
+        (H, W, 3) float32 in [0, 1].
+    """
+    height = sky.shape[0]
+    grey = sky.mean(axis=2)
+    low, high = np.quantile(grey, [0.02, 0.98])
+    light = np.clip((grey - low) / max(float(high - low), 0.03), 0, 1)
+    fall = np.linspace(rng.uniform(-0.6, 0.2), rng.uniform(-0.1, 0.6), height, dtype=np.float32)
+    place = np.clip(light * rng.uniform(0.4, 1.0) + fall[:, None] + rng.uniform(0, 0.3), 0, 1)
+    dark = _uniform(rng, [0.03, 0.01, 0.02], [0.4, 0.3, 0.4])
+    burning = _uniform(rng, [0.7, 0.2, 0.0], [1.0, 0.6, 0.55])
+    pale = _uniform(rng, [0.95, 0.6, 0.2], [1.0, 0.95, 0.9])
+    stops = [0.0, rng.uniform(0.35, 0.7), 1.0]
+    colours = (dark, burning, pale)
+    channels = [np.interp(place, stops, [colour[c] for colour in colours]) for c in range(3)]
+    glowing = rng.uniform(0.25, 1.0) * np.stack(channels, axis=-1)
+    return np.clip(glowing + rng.uniform(0, 0.3) * (sky - glowing), 0, 1).astype(np.float32)
+
+
 def thin_coverage(rng: np.random.Generator, size: Size, kind: str) -> np.ndarray:
     """How much of each pixel a thin thing covers: lines drawn 3x larger, averaged down.
 

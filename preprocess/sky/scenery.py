@@ -75,13 +75,13 @@ def building(rng: np.random.Generator, size: Size, sky_colour: np.ndarray) -> La
     height, width = size.height, size.width
     left = rng.uniform(-0.3, 0.8) * width
     right = left + rng.uniform(0.2, 0.9) * width
-    tops = rng.uniform(0.0, 0.75) * height + rng.normal(0, 0.12, 2) * height
+    tops = rng.uniform(-0.4, 0.75) * height + rng.normal(0, 0.12, 2) * height
     scale = 8  # cv2 draws polygons at 1/8 px
     corners = [[left, height + 2], [left, tops[0]], [right, tops[1]], [right, height + 2]]
     outline = np.round(np.array([corners]) * scale).astype(np.int32)
     cover = np.zeros((height, width), np.uint8)
     cv2.fillPoly(cover, outline, 255, cv2.LINE_AA, 3)
-    grey = rng.uniform(0.35, 1.0) * rng.uniform(0.88, 1.0, 3)
+    grey = rng.uniform(0.35, 1.0) * rng.uniform(0.7, 1.0, 3)
     likeness = rng.uniform(0.0, 1.0)
     wall = likeness * sky_colour * rng.uniform(0.8, 0.97) + (1 - likeness) * grey
     shade = 1 + rng.uniform(0.02, 0.25) * (fractal_noise(rng, size, 2, 5)[..., None] - 0.5)
