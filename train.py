@@ -43,6 +43,7 @@ RUN_FILES = (
     "textures.safetensors",
     "contact.png",
     "atlas_*.png",
+    "gains.npy",
     "mattes",
     "stages",
     "shots",

@@ -108,7 +108,8 @@ class Finish:
         if not shaded:
             return rough, None
         sigma_px = self.options.shading_sigma_px
-        return rough, estimate_shading(mapping, rough, self.store, sigma_px)
+        path = self.folder / ("gains_1.npy" if before is None else "gains_2.npy")
+        return rough, estimate_shading(mapping, rough, self.store, sigma_px, path)
 
     def _mending_helps(
         self, motions: list[LayerMotion], sky: Texture, shading: Shading | None

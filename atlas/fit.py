@@ -160,6 +160,7 @@ class Fit:
             replace_path(self.stages / name, self.folder / name)
         save_layered(self.folder, state.motions, done.textures, done.shading, meta)
         write_atlases(self.folder, done.mapping.layers, done.textures)
+        done.shading = None  # closes its file, which Windows wants before the folder goes
         info = self.job.run_info("layered", done.mapping.layers, self._seconds(), done.metrics)
         write_run_info(self.folder, info)
 

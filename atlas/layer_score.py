@@ -56,7 +56,7 @@ class LayerScorer:
         seen = sample(texture, uv)
         if self.sigma_px > 0:
             sigma_px = self.sigma_px * small.size.width / self.store.size.width
-            stride = max(4, int(sigma_px / 3))
+            stride = max(4, int(sigma_px / 2.5))  # too wide for the finer windows: smooth light
             gain = fit_gain(frame, seen, small.share(self.layer, t), stride, sigma_px)
             assert gain.shape[:2] == lattice_shape(small.size, stride)
             seen = seen * sample_lattice(gain, stride, small.size)

@@ -1,7 +1,8 @@
 """How a run of the recipe `layered` lies on disk, and how it is opened.
 
 checkpoint.safetensors   per layer l: matrices.l, residual.l, confidence.l,
-                         texture.l (float16), coverage.l, bare.l (uint8); gains (float16)
+                         texture.l (float16), coverage.l, bare.l (uint8)
+gains.npy                shading: (layers, frames, h, w, 3) float16, read as it is needed
 mattes/<layer>/00000.png opacity of every layer but the bottom one, 8 bit
 """
 
@@ -15,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -27,6 +29,7 @@ from atlas.shading import Shading
 from atlas.texture import Texture
 
 CHECKPOINT = "checkpoint.safetensors"
+GAINS = "gains.npy"
 
 
 def save_layered(
@@ -46,9 +49,22 @@ def save_layered(
             arrays[f"bare.{i}"] = np.rint(texture.bare * 255).astype(np.uint8)
     meta = about | layer_meta(motions)
     meta["shading_stride_px"] = shading.stride_px if shading else 0
-    if shading is not None:
-        arrays["gains"] = shading.gains.astype(np.float16)
+    write_gains(folder / GAINS, shading)
     write_arrays(folder / CHECKPOINT, arrays, meta)
+
+
+def write_gains(path: Path, shading: Shading | None) -> None:
+    """Write a shading's gains as float16, frame by frame; without a shading no file stays."""
+    path.unlink(missing_ok=True)
+    if shading is None:
+        return
+    temporary = path.with_name("gains.tmp.npy")
+    target = open_memmap(temporary, "w+", np.float16, shading.gains.shape)
+    for t in range(target.shape[1]):
+        target[:, t] = shading.gains[:, t]
+    target.flush()
+    del target  # closes the file, which Windows wants before it is renamed
+    temporary.replace(path)
 
 
 def layer_meta(motions: list[LayerMotion]) -> dict:
@@ -107,10 +123,11 @@ def open_mapping(folder: Path, info: RunInfo) -> OpenedMapping:
             bare = arrays.get(f"bare.{i}")  # runs made before it was kept have none
             bare = None if bare is None else bare.astype(np.float32) / 255
             textures.append(Texture(rgb, coverage, bare))
-        shading = None
-        if "gains" in arrays:
-            gains = arrays["gains"].astype(np.float32)
-            shading = Shading(gains, int(meta["shading_stride_px"]), size)
+        gains = arrays.get("gains")  # where runs made before gains.npy have them
+        if (folder / GAINS).is_file():
+            gains = np.load(folder / GAINS, mmap_mode="r")
+        stride_px = int(meta["shading_stride_px"])
+        shading = None if gains is None else Shading(gains, stride_px, size)
     except KeyError as err:
         raise InputError(f"{path}: lacks {err}; train the run again") from err
     return OpenedMapping(

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.lib.format import open_memmap
 
 from atlas.coords import Size
 from atlas.layered import lattice_shape, sample_lattice
@@ -37,7 +39,10 @@ GAINS = (0.1, 8.0)
 
 @dataclass(frozen=True)
 class Shading:
-    """gains: (L, T, h, w, 3) float32 at frame pixels (j * stride_px, i * stride_px)."""
+    """gains: (L, T, h, w, 3) float16 or float32 at frame pixels (j * stride_px, i * stride_px).
+
+    May lie on disk, memory-mapped, so that memory does not grow with the clip.
+    """
 
     gains: np.ndarray
     stride_px: int
@@ -45,7 +50,8 @@ class Shading:
 
     def __call__(self, t: int, view: Size | None = None) -> np.ndarray:
         """(L, H, W, 3) float32 gain of each layer's colours at every pixel of the view."""
-        return np.stack([sample_lattice(g[t], self.stride_px, self.size, view) for g in self.gains])
+        lattices = (np.asarray(g[t], np.float32) for g in self.gains)
+        return np.stack([sample_lattice(g, self.stride_px, self.size, view) for g in lattices])
 
 
 def unit_shading(layers: int, frame_count: int, size: Size, stride_px: int) -> Shading:
@@ -55,22 +61,34 @@ def unit_shading(layers: int, frame_count: int, size: Size, stride_px: int) -> S
 
 
 def estimate_shading(
-    mapping: LayerMapping, textures: list[Texture], store: ClipStore, sigma_px: float
+    mapping: LayerMapping,
+    textures: list[Texture],
+    store: ClipStore,
+    sigma_px: float,
+    path: Path | None = None,
 ) -> Shading:
     """The gain that best turns the textures into the frames, closed form.
 
     Args:
         sigma_px: the widest window's standard deviation, frame pixels, > 0.
+        path: the .npy file that shall hold the gains, float16; None keeps them in memory.
     """
-    shading = unit_shading(len(textures), store.frame_count, store.size, STRIDE_PX)
+    shape = (len(textures), store.frame_count, *lattice_shape(store.size, STRIDE_PX), 3)
+    if path is None:
+        gains = np.empty(shape, np.float32)
+    else:
+        gains = open_memmap(path, "w+", np.float16, shape)
+    shading = Shading(gains, STRIDE_PX, store.size)
 
     def one_frame(t: int) -> None:
         m = mapping.frame(t)
         frame = store.frame(t).astype(np.float32) / 255
         for i, (share, texture) in enumerate(zip(m.visible(), textures, strict=True)):
-            if (share > 0.5).any():
+            if not (share > 0.5).any():
+                gains[i, t] = 1
+            else:
                 seen = sample(texture.rgb, m.uv[i])
-                shading.gains[i, t] = fit_gain(frame, seen, share, STRIDE_PX, sigma_px)
+                gains[i, t] = fit_gain(frame, seen, share, STRIDE_PX, sigma_px)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one_frame, range(store.frame_count)))

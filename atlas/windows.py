@@ -12,6 +12,7 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 
@@ -83,12 +84,32 @@ def part_of(motion: LayerMotion, window: Window) -> LayerMotion:
 
 
 def put_back(motion: LayerMotion, part: LayerMotion, window: Window) -> None:
-    """Blend a window's residual into that of the whole shot."""
+    """Blend a window's residual into that of the whole shot, whose lattice becomes as fine."""
     assert motion.residual is not None
+    assert part.residual is not None
+    if part.stride_px < motion.stride_px:
+        step = part.stride_px
+        shape = part.residual.shape[1:3]
+        motion.residual = np.stack(
+            [_refined(r, motion.stride_px, step, shape) for r in motion.residual]
+        )
+        motion.stride_px = step
+    elif part.stride_px > motion.stride_px:
+        shape = motion.residual.shape[1:3]
+        finer = [_refined(r, part.stride_px, motion.stride_px, shape) for r in part.residual]
+        part = replace(part, residual=np.stack(finer), stride_px=motion.stride_px)
     assert part.residual is not None
     new = window.share_of_new()[:, None, None, None]
     cut = slice(window.first, window.end)
     motion.residual[cut] = (1 - new) * motion.residual[cut] + new * part.residual
+
+
+def _refined(
+    lattice: np.ndarray, stride_px: int, finer_px: int, shape: tuple[int, ...]
+) -> np.ndarray:
+    """(h, w, 2) float32: a lattice at the points of a finer one, bilinear."""
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32) * (finer_px / stride_px)
+    return cv2.remap(lattice, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 class SettledTexture:
