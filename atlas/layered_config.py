@@ -49,18 +49,18 @@ class FieldConfig:
     """Grid points per frame along time on the finest grid; (0, 1]."""
     width: int = 64
     """Channels of the decoder's hidden layers; >= 1."""
-    regression_steps: int = 400
-    """Steps that fit the field to the aligned residual; >= 0."""
-    training_steps: int = 300
+    stride_px: int = 8
+    """Distance of the points that the field is evaluated at; pixels, >= 2."""
+    training_steps: int = 200
     """Steps end to end per layer with the losses; 0 keeps the aligned residual as it is."""
-    learning_rate: float = 0.01
-    """Largest step of Adam in the regression; a fifth of it end to end; > 0."""
+    learning_rate: float = 0.002
+    """Largest step of Adam; > 0."""
 
     def __post_init__(self) -> None:
         for name in ("levels", "features", "width"):
             require(getattr(self, name) >= 1, f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("regression_steps", "training_steps"):
-            require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}")
+        require(self.training_steps >= 0, f"training_steps must be >= 0, got {self.training_steps}")
+        require(self.stride_px >= 2, f"stride_px must be >= 2, got {self.stride_px}")
         share = self.time_resolution
         require(0 < share <= 1, f"time_resolution must be in (0, 1], got {share}")
         rate = self.learning_rate

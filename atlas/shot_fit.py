@@ -27,7 +27,7 @@ from atlas.layer_score import LayerScorer, layer_texture
 from atlas.layered import LayerMotion, lattice_shape, sample_lattice
 from atlas.pace import Pace
 from atlas.progress import progress
-from atlas.refine import FITTED, FieldFit, Scene
+from atlas.refine import FieldFit, Scene
 from atlas.shading import fit_gain
 from atlas.soft_layer import is_soft, motion_of_matte
 from atlas.store import ClipStore
@@ -220,25 +220,19 @@ class ShotFit:
         scene = self._scene(store, layer, motion, keeper.scorer)
         seed = self.config.seed + layer + 1000 * block.number
         fit = FieldFit(scene, options, self.config.loss, seed)
-        plan = [("regress", options.regression_steps), ("train", options.training_steps)]
-        done = 0
-        with progress(None, sum(n for _, n in plan), f"training {motion.name}") as bar:
-            for phase, steps in plan:
-                fit.start(options.learning_rate * (1.0 if phase == "regress" else 0.2))
-                for first in range(0, steps, CHUNK_STEPS):
-                    if not self.pace.allows(f"{phase}_{layer}"):
-                        return False
-                    count = min(CHUNK_STEPS, steps - first)
-                    done += count
-                    with self.pace.timed(f"{phase}_{layer}", "field"):
-                        note = self._train_chunk(fit, phase, count, motion.name, done)
-                    bar.advance(count, note=note)
-                    last = first + count
-                    if phase == "train" and (last % SCORED_STEPS == 0 or last == steps):
-                        keeper.show(replace(motion, residual=fit.bake()))
-                    if phase == "regress" and fit.recent < FITTED:
-                        bar.advance(steps - last)
-                        break
+        steps, name = options.training_steps, motion.name
+        with progress(None, steps, f"training {name}") as bar:
+            for first in range(0, steps, CHUNK_STEPS):
+                if not self.pace.allows(f"train_{layer}"):
+                    return False
+                last = min(first + CHUNK_STEPS, steps)
+                with self.pace.timed(f"train_{layer}", "field"):
+                    values = fit.train(last - first)
+                self.tracker.scalars(f"loss/{name}", values, last)
+                note = ", ".join(f"{key} {value:.3g}" for key, value in values.items())
+                bar.advance(last - first, note=note)
+                if last % SCORED_STEPS == 0 or last == steps:
+                    keeper.show(replace(motion, residual=fit.bake()))
         return True
 
     def _scene(
@@ -261,15 +255,6 @@ class ShotFit:
 
         texture = torch.from_numpy(rgb).permute(2, 0, 1).contiguous().to(self.device)
         return Scene(store, layer, motion, texture, gains)
-
-    def _train_chunk(self, fit: FieldFit, phase: str, steps: int, name: str, done: int) -> str:
-        if phase == "regress":
-            error = fit.regress(steps)
-            self.tracker.scalar(f"field/{name}/regression_texels", error, done)
-            return f"{error:.3f} texels"
-        values = fit.train(steps)
-        self.tracker.scalars(f"loss/{name}", values, done)
-        return ", ".join(f"{key} {value:.3g}" for key, value in values.items())
 
     def _base(self, layer: int) -> LayerMotion:
         name = self.clip.layer_names[layer]

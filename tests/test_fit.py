@@ -26,7 +26,6 @@ from tests.synthetic import write_clip
 SIZE = Size(120, 208)
 FAST = [
     "layered.align.sigmas_px=[12,8,5]",
-    "layered.residual_field.regression_steps=60",
     "layered.residual_field.training_steps=40",
     "layered.residual_field.width=24",
 ]

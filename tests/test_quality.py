@@ -29,7 +29,6 @@ from tests.synthetic import write_clip
 FAST = [
     "layered.align.sigmas_px=[12,6]",
     "layered.align.best_sigmas_px=[4]",
-    "layered.residual_field.regression_steps=25",
     "layered.residual_field.training_steps=25",
     "layered.residual_field.width=16",
 ]
