@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from atlas.mapping import FrameMapping
+from atlas.plain_sky import plain_sky
 from atlas.texture import Texture, fill_unseen, sample
 
 NOISE_RANGE = (0.012, 0.05)
@@ -56,6 +57,10 @@ def refine_sky_share(
     old_sky = sample(sky.rgb, uv)
     old_sky = np.clip(old_sky if gain is None else old_sky * gain, 0, 1)
     known = cv2.remap(sky.bare, uv[..., 0], uv[..., 1], cv2.INTER_LINEAR)  # 0 off the canvas
+    plain = plain_sky(frame, share)
+    if plain is not None:
+        old_sky += plain.trust[..., None] * (plain.color - old_sky)
+        known = np.maximum(known, plain.trust)
     distance = np.linalg.norm(frame - old_sky, axis=-1)
     open_sky = (share > 0.98) & (known > 0.9)
     if open_sky.sum() < 200:
@@ -64,6 +69,11 @@ def refine_sky_share(
     mixing, solid, told_apart = _mixing(frame, old_sky, distance, share, noise, scale)
     trust = known * (1 - above) * told_apart
     most = (1 - above) * (1 - np.maximum(mixing, solid))
+    if plain is not None:  # a hue tells more than a colour among twigs finer than a pixel
+        seen_through = plain.trust > 0
+        most = np.where(seen_through, (1 - above) * plain.key, most)
+        told_apart = np.maximum(told_apart, seen_through)
+        trust = known * (1 - above) * told_apart
     least = (1 - above) * (1 - mixing * (1 - solid))
     # More sky wherever the matte has any doubt. Less of it only where the matte sees a scene near
     # by and a mixture explains the pixel, since clouds that moved look like things before a sky.
