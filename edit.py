@@ -17,30 +17,32 @@ examples:
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
-import os
 import time
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atlas.command_line import CommandParser
 from atlas.errors import InputError, run_script
-from edits.cli import add_edit_options, add_view_options, choose_output, read_edits
+from edits.cli import (
+    add_edit_options,
+    add_view_options,
+    check_as_original,
+    check_places,
+    choose_output,
+    read_edits,
+)
 from edits.export_options import add_export_options, check_export
 from edits.stream_options import add_stream_options
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from atlas.clip import Clip
     from atlas.run import Run
-    from atlas.video import FrameSource, VideoInfo
+    from atlas.video import FrameSource
     from edits.deliver import Job
     from edits.footage import Footage
-    from edits.lna_compose import FrameEdit
     from edits.recipe import Recipe
 
 
@@ -86,7 +88,7 @@ def read_recipe(args: argparse.Namespace) -> Recipe:
     """All edits that the command line asks for; there must be one, and its files."""
     recipe = read_edits(args)
     looks = recipe.look is not None and recipe.look.active
-    if not (recipe.edits or looks) and not args.frame_edit and args.preview is None:
+    if not (recipe.edits or looks) and args.preview is None:
         raise InputError(
             "nothing to change: give --sky FILE, --layer NAME=RGBA.png, --frame N=PICTURE, --text, "
             "--pin, --remove, --filter or a recipe (RECIPE.yaml)"
@@ -95,26 +97,6 @@ def read_recipe(args: argparse.Namespace) -> Recipe:
         if not path.exists():
             raise InputError(f"{path}: not found; wanted a picture or a video")
     return recipe
-
-
-def read_frame_edit(args: argparse.Namespace) -> FrameEdit | None:
-    """--frame-edit, and that the options of --compose fit together."""
-    if args.compose == "lna" and args.fast:
-        raise InputError("--compose lna needs a fitted model; leave out --fast")
-    if args.compose == "lna" and args.save_recipe:
-        raise InputError("--save-recipe: a recipe cannot hold --compose lna; leave one of them out")
-    if args.frame_edit is None:
-        return None
-    if args.compose != "lna":
-        raise InputError("--frame-edit needs --compose lna; --frame N=PICTURE is the better way")
-    number, separator, path = args.frame_edit.partition("=")
-    if not (separator and path and number.isdecimal()):
-        raise InputError(f"--frame-edit {args.frame_edit}: wanted N=RGBA.png, N the frame's number")
-    if not Path(path).exists():
-        raise InputError(f"{path}: not found; wanted a picture")
-    from edits.lna_compose import FrameEdit
-
-    return FrameEdit(int(number), Path(path))
 
 
 def check_output(args: argparse.Namespace, recipe: Recipe, footage: Footage) -> None:
@@ -126,39 +108,12 @@ def check_output(args: argparse.Namespace, recipe: Recipe, footage: Footage) -> 
     make_writer(footage.source.info, delivery_of(args, footage.source.info))
 
 
-def check_places(args: argparse.Namespace, recipe: Recipe, source: Path) -> None:
-    """Refuse an output that is or holds an input, or a place that cannot be written."""
-    inputs = [args.input, source, *recipe.files()]
-    inputs += [args.recipe] if args.recipe else []
-    inputs += [frame_edit.path] if (frame_edit := read_frame_edit(args)) else []
-    for option, written in (("--out", args.out), ("--save-recipe", args.save_recipe)):
-        if written is None:
-            continue
-        place = written.resolve()
-        for path in (Path(p).resolve() for p in inputs):
-            if path == place:
-                raise InputError(
-                    f"{written}: is an input of this edit; name another file for {option}"
-                )
-            if path.is_relative_to(place):
-                raise InputError(
-                    f"{written}: holds the input {path}; name another place for {option}"
-                )
-        folder = next(p for p in (*place.parents, place) if p.exists())
-        if not folder.is_dir():
-            raise InputError(f"{written}: {folder} is a file; wanted a folder")
-        if not os.access(folder, os.W_OK):
-            raise InputError(f"{written}: the folder {folder} is read-only; name another place")
-    if args.save_recipe is not None and args.save_recipe.is_dir():
-        raise InputError(f"{args.save_recipe}: is a folder; wanted a file name for --save-recipe")
-
-
 def find_footage(args: argparse.Namespace) -> Footage:
     """The frames to edit, at the source's own resolution."""
     from atlas.clip import Clip
     from atlas.run import is_run
     from atlas.video import open_source
-    from edits.footage import Footage, open_footage
+    from edits.footage import Footage, find_clip, open_footage
     from edits.resized import ResizedSource, parse_size
     from thirdparty.lna import is_lna_model
 
@@ -168,7 +123,7 @@ def find_footage(args: argparse.Namespace) -> Footage:
     if is_lna_model(args.input) or args.data is not None:
         return find_model_footage(args)
     if is_run(args.input):
-        return open_footage(find_clip(args), args.source)
+        return open_footage(find_clip(args.input, args.clip), args.source)
     if args.clip is not None:
         raise InputError("--clip is for run folders; give the clip folder itself instead")
     if args.source is not None:
@@ -181,25 +136,6 @@ def find_footage(args: argparse.Namespace) -> Footage:
         raise InputError(f"{args.input}: a run folder without its run.json; train it again")
     source = open_source(args.input)
     return Footage(ResizedSource(source, parse_size(args.size)) if args.size else source)
-
-
-def find_clip(args: argparse.Namespace) -> Clip:
-    """The clip folder that a run was fitted to."""
-    from atlas.clip import Clip
-    from atlas.run import find_clip_folder, read_run_info
-
-    info = read_run_info(args.input)
-    folder = args.clip or find_clip_folder(args.input, info)
-    if not folder.is_dir():
-        raise InputError(
-            f"{args.input}: its clip folder {folder} is not there; give its place with --clip DIR"
-        )
-    clip = Clip(folder)
-    if clip.frame_count != info.frame_count:
-        raise InputError(
-            f"{folder}: has {clip.frame_count} frames, the run was fitted to {info.frame_count}"
-        )
-    return clip
 
 
 def find_model_footage(args: argparse.Namespace) -> Footage:
@@ -280,42 +216,6 @@ def open_model(args: argparse.Namespace) -> Run:
     return open_lna_model(model, args.data)
 
 
-def fitted_frames(job: Job) -> tuple[Iterator[np.ndarray], VideoInfo]:
-    """The frames that the mapping covers, and what a video of them at the fit's size holds."""
-    info, first = job.footage.source.info, job.footage.first_frame
-    count = min(job.mapping.frame_count, info.frame_count - first)
-    end = first + count
-    changed = dataclasses.replace(
-        info,
-        size=job.mapping.frame_size,
-        frame_count=count,
-        frame_times_s=info.frame_times_s[first:end],
-        duration_s=info.frame_times_s[end] if end < info.frame_count else info.duration_s,
-        audio=None,  # as the original program has it
-    )
-    return job.footage.source.frames(first, count), changed
-
-
-def render_as_original(args: argparse.Namespace, job: Job, recipe: Recipe) -> int:
-    """Write frames as the original layered-neural-atlases program makes them; how many."""
-    from atlas.progress import progress
-    from edits.composite import side_by_side
-    from edits.deliver import make_writer
-    from edits.lna_compose import open_pictures, render_lna
-    from edits.session import delivery_of
-
-    pictures = open_pictures(job.mapping, recipe, read_frame_edit(args))
-    frames, info = fitted_frames(job)
-    count = 0
-    bar = progress(None, info.frame_count, "rendering")
-    with make_writer(info, delivery_of(args, info)) as writer, bar:
-        for before, after in render_lna(job.mapping, frames, pictures):
-            writer.write(side_by_side(before, after) if args.side_by_side else after)
-            bar.advance()
-            count += 1
-    return count
-
-
 def hand_over(args: argparse.Namespace) -> None:
     """--export and --export-atlas: the edit, which may hold nothing yet, for other programs."""
     recipe = read_edits(args)
@@ -352,6 +252,7 @@ def main(arguments: list[str] | None = None) -> None:
         hand_over(args)
         return
     choose_output(args)
+    check_as_original(args)
     recipe = read_recipe(args)
     if not 0 <= args.crf <= 51:
         raise InputError(f"--crf is {args.crf}, wanted 0 (best) to 51")
@@ -367,6 +268,8 @@ def main(arguments: list[str] | None = None) -> None:
     check_output(args, recipe, footage)
     job = open_job(args, footage)
     if args.compose == "lna":
+        from edits.as_original import render_as_original
+
         start_s = time.monotonic()
         count = render_as_original(args, job, recipe)
         print(summary(args.out, count, time.monotonic() - start_s))

@@ -141,7 +141,7 @@ def _seen_through(key: np.ndarray, share: np.ndarray) -> np.ndarray:
 def _small_gaps(alike: np.ndarray, crown: np.ndarray) -> np.ndarray:
     """(H, W) bool: patches of sky colour that touch a crown and are no larger than a gap in one."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(alike.astype(np.uint8))
-    labels = np.asarray(labels)
+    labels = np.asarray(labels, np.intp)
     touched = np.zeros(count, bool)
     touched[np.unique(labels[crown & alike])] = True
     good = touched & (stats[:, cv2.CC_STAT_AREA] <= MOST_GAP * alike.size)
@@ -151,6 +151,6 @@ def _small_gaps(alike: np.ndarray, crown: np.ndarray) -> np.ndarray:
 
 def _connected(where: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """(H, W) bool: the parts of `where` that hold a seed."""
-    labels = np.asarray(cv2.connectedComponents(where.astype(np.uint8))[1])
+    labels = np.asarray(cv2.connectedComponents(where.astype(np.uint8))[1], np.intp)
     good = np.unique(labels[seeds & where])
     return np.isin(labels, good[good > 0])

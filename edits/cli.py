@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,10 +39,8 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
     add("--layer", metavar="NAME=RGBA.png", action="append", default=[], help="paint a picture of "
         "the atlas's aspect on layer NAME's atlas; may be repeated")  # fmt: skip
     add("--frame", metavar="N=PICTURE", action="append", default=[], help="an edited copy of frame "
-        "N, or an RGBA picture to lay over it, carried to all frames; LAYER@N=PICTURE keeps it to "
-        "one layer; may be repeated")  # fmt: skip
-    add("--frame-edit", metavar="N=RGBA.png", help="carry paint on frame N (0 = the first), a "
-        "picture of the fit's size, to all frames; needs --compose lna")  # fmt: skip
+        "N (0 = the first), or an RGBA picture to lay over it, carried to all frames; "
+        "LAYER@N=PICTURE keeps it to one layer; may be repeated")  # fmt: skip
     add("--pin", metavar=f'"{_PIN_FORM}=FILE"', action="append", default=[], help="pin a picture "
         "or video to four points of one frame (top left, top right, bottom right, bottom left); "
         "may be repeated")  # fmt: skip
@@ -114,6 +113,42 @@ def choose_output(args: argparse.Namespace) -> None:
     picture = args.out.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
     if (args.preview is not None or args.contact_sheet) and not picture:
         raise InputError(f"{args.out}: wanted a picture, .png or .jpg")
+
+
+def check_places(args: argparse.Namespace, recipe: Recipe, source: Path) -> None:
+    """Refuse an output that is or holds an input, or a place that cannot be written."""
+    inputs = [args.input, source, *recipe.files()]
+    inputs += [args.recipe] if args.recipe else []
+    for option, written in (("--out", args.out), ("--save-recipe", args.save_recipe)):
+        if written is None:
+            continue
+        place = written.resolve()
+        for path in (Path(p).resolve() for p in inputs):
+            if path == place:
+                raise InputError(
+                    f"{written}: is an input of this edit; name another file for {option}"
+                )
+            if path.is_relative_to(place):
+                raise InputError(
+                    f"{written}: holds the input {path}; name another place for {option}"
+                )
+        folder = next(p for p in (*place.parents, place) if p.exists())
+        if not folder.is_dir():
+            raise InputError(f"{written}: {folder} is a file; wanted a folder")
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"{written}: the folder {folder} is read-only; name another place")
+    if args.save_recipe is not None and args.save_recipe.is_dir():
+        raise InputError(f"{args.save_recipe}: is a folder; wanted a file name for --save-recipe")
+
+
+def check_as_original(args: argparse.Namespace) -> None:
+    """Refuse options that do not go with `--compose lna`."""
+    if args.compose != "lna":
+        return
+    if args.fast:
+        raise InputError("--compose lna needs a fitted model; leave out --fast")
+    if args.save_recipe:
+        raise InputError("--save-recipe: a recipe cannot hold --compose lna; leave one of them out")
 
 
 def _frame_paint(given: str) -> FramePaint:

@@ -16,7 +16,6 @@ _ELSEWHERE = (
     "watch",
     "side_by_side",
     "save_recipe",
-    "frame_edit",
 )
 """Options of rendering, by their names in the namespace."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from atlas.clip import Clip, SourceInfo
 from atlas.errors import InputError
+from atlas.run import find_clip_folder, read_run_info
 from atlas.video import FrameSource, open_source
 from edits.recipe import file_sha256
 
@@ -49,6 +50,22 @@ def open_footage(clip: Clip, moved_to: Path | None = None) -> Footage:
         clip.size,
     )
     return Footage(open_source(clip.folder))
+
+
+def find_clip(run: Path, moved_to: Path | None = None) -> Clip:
+    """The clip folder that a run was fitted to; moved_to: where it lies now."""
+    info = read_run_info(run)
+    folder = moved_to or find_clip_folder(run, info)
+    if not folder.is_dir():
+        raise InputError(
+            f"{run}: its clip folder {folder} is not there; give its place with --clip DIR"
+        )
+    clip = Clip(folder)
+    if clip.frame_count != info.frame_count:
+        raise InputError(
+            f"{folder}: has {clip.frame_count} frames, the run was fitted to {info.frame_count}"
+        )
+    return clip
 
 
 def _why_not(path: Path, recorded: SourceInfo | None) -> str | None:

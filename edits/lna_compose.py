@@ -13,7 +13,6 @@ darkens wherever the matte is soft. `scatter_frame` keeps this, since it is what
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -25,35 +24,29 @@ from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.mapping import FrameMapping, LayerMapping
 from edits.picture import read_picture
-from edits.recipe import LayerPaint, Recipe
-
-
-@dataclass(frozen=True)
-class FrameEdit:
-    """RGBA paint on one frame. t: which frame, 0-based. path: a picture of the frames' size."""
-
-    t: int
-    path: Path
-
+from edits.recipe import FramePaint, LayerPaint, Recipe
 
 Pictures = Mapping[int, np.ndarray]
 """Layer index -> (h, w, 4) float32 straight RGBA of the layer's canvas size."""
 
 
-def open_pictures(
-    mapping: LayerMapping, recipe: Recipe, frame_edit: FrameEdit | None = None
-) -> Pictures:
+def open_pictures(mapping: LayerMapping, recipe: Recipe) -> Pictures:
     """Read what is to be painted, or say what this way of composing has no room for."""
-    if frame_edit is not None:
-        if recipe.edits:
-            raise InputError("--compose lna takes a frame edit or layer pictures, not both")
-        return _spread(mapping, frame_edit)
     if recipe.keep_grain:
         raise InputError("--compose lna has no film grain to keep; leave keep_grain at 0")
+    for edit in recipe.edits:
+        if isinstance(edit, FramePaint):
+            if len(recipe.edits) > 1:
+                raise InputError(
+                    "--compose lna takes one painted frame or layer pictures, not both"
+                )
+            return _spread(mapping, edit)
     pictures: dict[int, np.ndarray] = {}
     for edit in recipe.edits:
         if not isinstance(edit, LayerPaint):
-            raise InputError(f"--compose lna takes layer pictures only; found a {edit.kind} edit")
+            raise InputError(
+                f"--compose lna takes layer pictures or a painted frame; found a {edit.kind} edit"
+            )
         if edit.blend != "normal":
             raise InputError(f"{edit.path}: --compose lna knows no blend mode {edit.blend!r}")
         layer = mapping.layer_index(edit.layer)
@@ -170,14 +163,17 @@ def _scatter(values: np.ndarray, uv: np.ndarray, canvas: Size) -> np.ndarray:
     return out
 
 
-def _spread(mapping: LayerMapping, edit: FrameEdit) -> dict[int, np.ndarray]:
-    if not 0 <= edit.t < mapping.frame_count:
+def _spread(mapping: LayerMapping, edit: FramePaint) -> dict[int, np.ndarray]:
+    if edit.layer is not None:
+        raise InputError(f"--compose lna paints all layers; wanted --frame {edit.frame}=RGBA.png")
+    if edit.frame >= mapping.frame_count:
         raise InputError(
-            f"--frame-edit: there is no frame {edit.t}; the frames are 0 to "
+            f"--frame: there is no frame {edit.frame}; the frames are 0 to "
             f"{mapping.frame_count - 1}"
         )
-    rgba = _read_rgba(edit.path, mapping.frame_size, "the frames of the fit")
-    return scatter_frame(rgba, mapping.frame(edit.t), [layer.canvas for layer in mapping.layers])
+    rgba = _read_rgba(Path(edit.path), mapping.frame_size, "the frames of the fit")
+    found = mapping.frame(edit.frame)
+    return scatter_frame(rgba, found, [layer.canvas for layer in mapping.layers])
 
 
 def _read_rgba(path: Path, wanted: Size, what: str) -> np.ndarray:

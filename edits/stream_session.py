@@ -25,7 +25,7 @@ _VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 def streamed_source(args: argparse.Namespace, recipe: Recipe) -> FrameSource | None:
     """The video to stream; None where this command has to go frame by frame instead."""
     looking = args.preview is not None or args.contact_sheet or args.watch or args.history
-    other = args.size or args.data or args.source or args.clip or args.frame_edit
+    other = args.size or args.data or args.source or args.clip
     if looking or other or args.compose != "exact" or args.codec in _RGB_CODECS:
         return None
     if not args.input.is_file() or not can_stream(recipe):

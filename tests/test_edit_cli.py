@@ -173,7 +173,7 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, video, sky, exact):
 
 
 def test_a_read_only_folder_is_refused_before_any_work(tmp_path, video, sky, monkeypatch):
-    monkeypatch.setattr(edit.os, "access", lambda path, mode: False)  # root may write anywhere
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
     monkeypatch.setattr(edit, "open_job", lambda *_: pytest.fail("work began"))
     with pytest.raises(InputError, match="is read-only"):
         call(video, "--sky", sky, "--out", tmp_path / "out.mp4")

@@ -29,7 +29,6 @@ from atlas.lna_import import (
 from atlas.mapping import FrameMapping
 from atlas.run import Run
 from edits.lna_compose import (
-    FrameEdit,
     as_fitted,
     compose,
     open_pictures,
@@ -37,7 +36,7 @@ from edits.lna_compose import (
     sample_straight,
     scatter_frame,
 )
-from edits.recipe import LayerPaint, Recipe, SkyEdit
+from edits.recipe import FramePaint, LayerPaint, Recipe, SkyEdit
 from thirdparty.lna import is_lna_model, read_lna_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -468,7 +467,7 @@ def test_pictures_of_another_size_or_kind_are_refused(tmp_path, mapping):
     multiply = LayerPaint(layer="background", path=str(path), blend="multiply")
     with pytest.raises(InputError, match="no blend mode 'multiply'"):
         open_pictures(mapping, Recipe(edits=(multiply,)))
-    with pytest.raises(InputError, match="layer pictures only; found a sky edit"):
+    with pytest.raises(InputError, match="found a sky edit"):
         open_pictures(mapping, Recipe(edits=(SkyEdit(source="x.png"),)))
     with pytest.raises(InputError, match="no film grain"):
         open_pictures(mapping, Recipe(edits=(paint,), keep_grain=0.5))
@@ -478,11 +477,14 @@ def test_pictures_of_another_size_or_kind_are_refused(tmp_path, mapping):
     with pytest.raises(InputError, match="no layer called 'sky'"):
         open_pictures(mapping, Recipe(edits=(LayerPaint(layer="sky", path=str(path)),)))
     with pytest.raises(InputError, match="not both"):
-        open_pictures(mapping, Recipe(edits=(paint,)), FrameEdit(0, path))
+        open_pictures(mapping, Recipe(edits=(paint, FramePaint(frame=0, path=str(path)))))
     with pytest.raises(InputError, match=r"no frame 3; the frames are 0 to 2"):
-        open_pictures(mapping, Recipe(), FrameEdit(3, path))
+        open_pictures(mapping, Recipe(edits=(FramePaint(frame=3, path=str(path)),)))
     with pytest.raises(InputError, match=r"is 1000x1000; .* size of the frames of the fit, 36x22"):
-        open_pictures(mapping, Recipe(), FrameEdit(0, path))
+        open_pictures(mapping, Recipe(edits=(FramePaint(frame=0, path=str(path)),)))
+    only = FramePaint(frame=0, path=str(path), layer="background")
+    with pytest.raises(InputError, match=r"paints all layers; wanted --frame 0=RGBA\.png"):
+        open_pictures(mapping, Recipe(edits=(only,)))
 
 
 def test_a_mapping_without_area_cannot_be_scattered():
@@ -543,7 +545,7 @@ def test_a_painted_frame_reaches_the_others(tmp_path, model, data):
     write_rgb(tmp_path / "paint.png", paint)
     out = tmp_path / "out"
     given = f"1={tmp_path / 'paint.png'}"
-    call(model, "--data", data, "--frame-edit", given, "--compose", "lna", "--out", out)
+    call(model, "--data", data, "--frame", given, "--compose", "lna", "--out", out)
     mapping = open_lna_model(read_lna_model(model), data, with_textures=False, tolerance=0).mapping
     pictures = scatter_frame(paint / np.float32(255), mapping.frame(1), [Size(1000, 1000)] * 2)
     for t in range(COUNT):
@@ -555,9 +557,8 @@ def test_a_painted_frame_reaches_the_others(tmp_path, model, data):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--frame-edit", "1=paint.png"], "--frame-edit needs --compose lna"),
-        (["--compose", "lna", "--frame-edit", "one=paint.png"], "wanted N=RGBA.png"),
-        (["--compose", "lna", "--frame-edit", "1=nowhere.png"], "nowhere.png: not found"),
+        (["--compose", "lna", "--frame", "one=paint.png"], "wanted N=PICTURE"),
+        (["--compose", "lna", "--frame", "1=nowhere.png"], "nowhere.png: not found"),
         (["--compose", "lna", "--fast", "--layer", "background=RED"], "leave out --fast"),
         (["--compose", "lna", "--save-recipe", "a.yaml", "--layer", "background=RED"], "recipe"),
         (["--compose", "lna"], "nothing to change"),
@@ -679,8 +680,8 @@ def test_reference_atlas_edit(reference, t):
 @pytest.mark.slow
 def test_reference_frame_edit(reference):
     """Every frame kept, each at every third pixel; the edited frame scattered whole."""
-    edit_frame = FrameEdit(5, REFERENCE / "edits/frame.png")
-    pictures = open_pictures(reference.mapping, Recipe(), edit_frame)
+    edit_frame = FramePaint(frame=5, path=str(REFERENCE / "edits/frame.png"))
+    pictures = open_pictures(reference.mapping, Recipe(edits=(edit_frame,)))
     for t in (0, 2, 5, 7, 9, 11):
         out = compose(reference_frame(t)[1::3, 1::3], reference.mapping.frame(t, THIRD), pictures)
         wanted = read_rgb(REFERENCE / f"frame_edit/frame_{t:05d}.png")[1::3, 1::3]
