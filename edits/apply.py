@@ -20,7 +20,7 @@ from edits.context import (
     look_at,
 )
 from edits.filter_atlas import filter_paint, run_filter
-from edits.fine_edges import SKY_LAYER, sharpen_edges
+from edits.fine_edges import sharpen_edges
 from edits.from_frame import carry_paint
 from edits.insert import open_insert
 from edits.kinds import Edit, FilterAtlas, FramePaint, Insert, LayerPaint, RemoveLayer, SkyEdit
@@ -121,12 +121,11 @@ class Renderer:
 
     def _fine_edges(self, rgb: np.ndarray, found: FrameMapping, t: int) -> FrameMapping:
         """The mapping with edges before the sky as fine as the frame, where they are edited."""
-        textures, names = self.context.textures, [layer.name for layer in self.mapping.layers]
-        at_the_sky = {len(names) - 2, len(names) - 1} & {*(self._paints or {})}
-        if textures is None or names[-1] != SKY_LAYER or not (at_the_sky or self._look):
+        lowest = max(self._paints or {0: []}, default=0)
+        if lowest < len(self.mapping.layers) - 2 and self._look is None:
             return found
         gains = self._gains(t, Size(*rgb.shape[:2]))
-        return sharpen_edges(rgb, found, textures, gains, self.mapping.frame_size)
+        return sharpen_edges(rgb, found, self.mapping, self.context.textures, gains)
 
     def _gains(self, t: int, size: Size) -> np.ndarray | None:
         """(L, H, W, 3) float32: the layers' shading in frame `t`, or None."""

@@ -46,7 +46,8 @@ def run_export(args: argparse.Namespace, job: ExportJob, recipe: Recipe) -> str:
     """
     folder = export_folder(args)
     if args.export:
-        return export_edit(folder, job, recipe, parse_span(args.range, job.footage.source.info))
+        span = parse_span(args.range, job.footage.source.info)
+        return export_edit(folder, job, recipe, span, movies=args.codec == "prores")
     textures = _textures(job, "--export-atlas")
     export_atlases(folder, job.mapping.layers, textures)
     names = ", ".join(layer.name for layer in job.mapping.layers)
@@ -54,23 +55,36 @@ def run_export(args: argparse.Namespace, job: ExportJob, recipe: Recipe) -> str:
 
 
 def export_edit(
-    folder: Path, job: ExportJob, recipe: Recipe, span: tuple[int, int] | None = None
+    folder: Path,
+    job: ExportJob,
+    recipe: Recipe,
+    span: tuple[int, int] | None = None,
+    *,
+    movies: bool = False,
 ) -> str:
     """Write the hand-over folder of an edit; one line that says what it holds.
 
     Args:
         span: first and last source frame, both included; None for all.
+        movies: mattes as ProRes 4444 as well.
     """
-    paints = flat_paints(Renderer(job.mapping, recipe, job.context)) if recipe.edits else {}
+    looks = recipe.look is not None and recipe.look.active
+    fresh = job.context.fresh_mapping  # one that learns from frames sees them once
+    mapping = job.mapping if fresh is None else fresh()
+    renderer = Renderer(mapping, recipe, job.context) if recipe.edits or looks else None
+    paints = {} if renderer is None else flat_paints(renderer)
+    finished = renderer if looks or recipe.keep_grain else None
     start = job.context.first_frame  # a mapping may promise more frames than the source has
     count = min(job.mapping.frame_count, job.footage.source.info.frame_count - start)
     first, last = span or (start, start + count - 1)
-    options = ExportOptions(first=first, last=last, paints=paints)
+    options = ExportOptions(first=first, last=last, paints=paints, movies=movies)
     with (
         progress(None, last - first + 1, "exporting") as bar,
         closing(_frames(job.footage)) as frames,
     ):
-        source = ExportSource(mapping=job.mapping, frames=frames, context=job.context)
+        source = ExportSource(
+            mapping=job.mapping, frames=frames, context=job.context, renderer=finished
+        )
         written = export_stmaps(folder, source, options, bar.advance)
     count, names = written.last - written.first + 1, ", ".join(r.name for r in written.layers)
     return f"{folder}: {count} frames of {names}; open rebuild.nk (Nuke) or rebuild.comp (Fusion)"

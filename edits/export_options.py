@@ -25,7 +25,7 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("hand over to other programs (in place of --out)")
     group.add_argument("--export", nargs=2, metavar=("stmap", "DIR"), help="write ST maps, mattes, "
         "atlases, inverse maps and scripts that rebuild the edit in Nuke and Fusion; --range A:B "
-        "keeps it to some frames")  # fmt: skip
+        "keeps it to some frames, --codec prores adds the mattes as ProRes 4444")  # fmt: skip
     group.add_argument("--export-atlas", metavar="DIR", type=Path, help="write what to paint on: "
         "atlases, their coverage, a grid, and OpenRaster files with all of it")  # fmt: skip
 

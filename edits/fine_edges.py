@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from atlas.coords import Size
 from atlas.known_sky import layer_above, refine_sky_share
-from atlas.mapping import FrameMapping
+from atlas.mapping import FrameMapping, LayerMapping
 from atlas.texture import Texture
 
 LEAST_SCALE = 1.25
@@ -20,9 +19,9 @@ SKY_LAYER = "sky"
 def sharpen_edges(
     rgb: np.ndarray,
     found: FrameMapping,
-    textures: Sequence[Texture],
+    mapping: LayerMapping,
+    textures: Sequence[Texture] | None,
     gains: np.ndarray | None,
-    fitted: Size,
 ) -> FrameMapping:
     """The frame's mapping with twigs, hair and wires before the sky as fine as the frame is.
 
@@ -30,12 +29,15 @@ def sharpen_edges(
     a pixel (`Texture.bare`), the pixel itself tells its share: `known_sky.refine_sky_share`.
 
     Args:
-        rgb: (H, W, 3) uint8 or uint16. textures: one a layer, the sky last.
-        gains: (L, H, W, 3) float32 shading, or None.
-        fitted: the size of the frames that the mattes were made for.
+        rgb: (H, W, 3) uint8 or uint16. found: its mapping at that size, of `mapping`.
+        textures: one a layer, or None where none are known. gains: (L, H, W, 3) float32 shading of
+            the layers in this frame, or None.
+    Returns:
+        `found` itself where there is nothing to gain, and where the bottom layer is no sky.
     """
-    scale = rgb.shape[1] / fitted.width
-    if scale < LEAST_SCALE or len(found.alpha) < 2 or textures[-1].bare is None:
+    scale = rgb.shape[1] / mapping.frame_size.width
+    under_sky = len(mapping.layers) > 1 and mapping.layers[-1].name == SKY_LAYER
+    if scale < LEAST_SCALE or not under_sky or textures is None or textures[-1].bare is None:
         return found
     if rgb.dtype != np.uint8:
         rgb = cv2.convertScaleAbs(rgb, alpha=255 / np.iinfo(rgb.dtype).max)

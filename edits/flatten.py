@@ -44,7 +44,11 @@ def flat_paints(renderer: Renderer) -> dict[str, list[FlatPaint]]:
         )
     for name, given in (("look", renderer.recipe.look), ("keep_grain", renderer.recipe.keep_grain)):
         if given:
-            log.warning("the recipe's %s is not part of the hand-over", name)
+            log.warning(
+                "the scripts rebuild the edit without its %s; the folder rendered has the finished "
+                "frames",
+                name,
+            )
     if not renderer.recipe.edits:
         return {}
     first = look_at(renderer.mapping, renderer.context, renderer.context.first_frame).found

@@ -5,11 +5,13 @@ README.txt                          what is what, for people
 plate/plate.00000.png               the frames
 stmap/<layer>/<layer>.00000.exr     32 bit: R = s, G = t of the atlas at every pixel
 matte/<layer>/<layer>.00000.png     16 bit grey: share of the pixel that shows the layer
+matte/<layer>.mov                   the same as ProRes 4444, where it was asked for
 inverse/<layer>/<layer>.00000.exr   32 bit, atlas's size: R = s, G = t of the frame, A = share
 shading/<layer>/<layer>.00000.exr   16 bit: gain of the layer's colours (runs with shading)
 atlas/<layer>.tif                   16 bit RGB;  atlas/<layer>_coverage.png, 16 bit grey
 paint/<layer>.png                   16 bit RGBA, straight: what to lay on the atlas; paint in other
                                         blend modes in <layer>_2.png and so on
+rendered/rendered.00000.png         finished frames (edits with a look or grain)
 rebuild.nk, rebuild.comp            Nuke and Fusion scripts that rebuild the edit
 """
 
@@ -26,6 +28,7 @@ FRAME = "%05d"
 """How frame numbers appear in file names; Nuke takes it as it is."""
 RESULT = f"result/result.{FRAME}.png"
 PLATE = f"plate/plate.{FRAME}.png"
+RENDERED = f"rendered/rendered.{FRAME}.png"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,10 @@ class HandOverLayer:
     @property
     def matte(self) -> str:
         return f"matte/{self.name}/{self.name}.{FRAME}.png"
+
+    @property
+    def matte_movie(self) -> str:
+        return f"matte/{self.name}.mov"
 
     @property
     def inverse(self) -> str:

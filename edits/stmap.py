@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,22 @@ from atlas.coords import Size, pixel_to_st
 from atlas.errors import InputError
 from atlas.mapping import FrameMapping, LayerMapping
 from atlas.texture import sample
-from edits.apply import RenderContext
+from atlas.video_writer import VideoWriter
+from edits.apply import RenderContext, Renderer
+from edits.context import fitted_gains
 from edits.exr import require_openexr, write_exr
+from edits.fine_edges import sharpen_edges
 from edits.flatten import FlatPaint
 from edits.fusion_script import fusion_script
-from edits.handover import PLATE, RESULT, HandOver, HandOverLayer, HandOverPaint, check_new_folder
+from edits.handover import (
+    PLATE,
+    RENDERED,
+    RESULT,
+    HandOver,
+    HandOverLayer,
+    HandOverPaint,
+    check_new_folder,
+)
 from edits.inverse import invert_uv
 from edits.nuke_script import nuke_script
 
@@ -44,6 +56,8 @@ stmap/LAYER      R = s, G = t: where the pixel lies on the atlas. Edges of the a
                  t goes up; the centre of the atlas's first pixel is at s = 0.5 / width. Values
                  beyond 0 and 1 lie off the atlas; -1, -1 means nowhere.
 matte/LAYER      share of the pixel that shows the layer; all layers' shares add up to 1.
+                 LAYER.mov, where it was asked for: the same as ProRes 4444.
+rendered         finished frames, where the edit has a look or grain, which scripts do not rebuild.
 inverse/LAYER    the same from atlas to frame: R = s, G = t in the frame, A = how much of the
                  layer the frame shows there.
 shading/LAYER    factor on the layer's colours in that frame (where the run has it).
@@ -60,11 +74,14 @@ class ExportSource:
 
     frames: source frames from number 0 on, (H, W, 3) uint8 or uint16 RGB, all of one size.
     context: textures, shading, the source frame that is frame 0 of the mapping, frame rate.
+    renderer: makes finished frames, for edits that scripts cannot rebuild whole (looks, grain);
+        None leaves them out.
     """
 
     mapping: LayerMapping
     frames: Iterable[np.ndarray]
     context: RenderContext
+    renderer: Renderer | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +91,13 @@ class ExportOptions:
     first, last: source frames, both included; None for all that the mapping covers.
     paints: by layer name, pictures edge to edge on the atlas, of any size, in order of
         application; layers without any get an empty one of the atlas's size to paint on.
+    movies: write every layer's matte as a ProRes 4444 movie as well.
     """
 
     first: int | None = None
     last: int | None = None
     paints: Mapping[str, Sequence[FlatPaint]] = field(default_factory=dict)
+    movies: bool = False
 
 
 def export_stmaps(
@@ -108,6 +127,8 @@ def export_stmaps(
         size = _write_frames(temporary, source, layers, span, advance)
         fps = source.context.fps
         handover = HandOver(frame=size, first=span[0], last=span[1], fps=fps, layers=layers)
+        if options.movies:
+            _write_movies(temporary, handover)
         _write_stills(temporary, source, layers, options.paints)
         _write_texts(temporary, handover)
         if folder.exists():
@@ -156,7 +177,8 @@ def _write_frames(
     advance: Callable[[], object],
 ) -> Size:
     """Write all that there is per frame; the size of the frames."""
-    for pattern in [PLATE, RESULT, *(p for layer in layers for p in _patterns(layer))]:
+    own = [RENDERED] if source.renderer is not None else []
+    for pattern in [PLATE, RESULT, *own, *(p for layer in layers for p in _patterns(layer))]:
         (folder / pattern).parent.mkdir(parents=True, exist_ok=True)
     size: Size | None = None
     with ThreadPoolExecutor(_WRITERS) as pool:
@@ -167,13 +189,18 @@ def _write_frames(
                 continue
             source.mapping.observe(t, rgb)  # streaming mappings want every frame, in order
             if index < span[0]:
+                if source.renderer is not None:
+                    source.renderer.pass_over(index, rgb)
                 continue
             size = Size(*rgb.shape[:2])
-            found = source.mapping.frame(t, size)
             gains = source.context.shading(t) if source.context.shading else None
+            found = _mapping_of(source, t, rgb, gains)
             for job in pending:
                 job.result()
             pending = [pool.submit(write_rgb, folder / (PLATE % index), rgb)]
+            if source.renderer is not None:
+                finished = source.renderer.frame(index, rgb)
+                pending.append(pool.submit(write_rgb, folder / (RENDERED % index), finished))
             shares = found.visible()
             for i, layer in enumerate(layers):
                 facts = _LayerFrame(found, i, shares[i], None if gains is None else gains[i])
@@ -184,6 +211,17 @@ def _write_frames(
         if size is None:
             raise InputError(f"the source ends before frame {span[0]}")
     return size
+
+
+def _mapping_of(
+    source: ExportSource, t: int, rgb: np.ndarray, gains: np.ndarray | None
+) -> FrameMapping:
+    """The frame's mapping as our own render has it."""
+    size = Size(*rgb.shape[:2])
+    found = source.mapping.frame(t, size)
+    if gains is not None:
+        gains = fitted_gains(gains, size)
+    return sharpen_edges(rgb, found, source.mapping, source.context.textures, gains)
 
 
 def _patterns(layer: HandOverLayer) -> list[str]:
@@ -254,6 +292,20 @@ def _write_stills(
         if texture is not None:
             write_rgb(folder / layer.atlas_file, _levels16(texture.rgb))
             write_rgb(folder / layer.coverage_file, _levels16(texture.coverage))
+
+
+def _write_movies(folder: Path, handover: HandOver) -> None:
+    """Every layer's matte as a movie, from the pictures just written."""
+    for layer in handover.layers:
+        path, fps = folder / layer.matte_movie, Fraction(handover.fps).limit_denominator(1001)
+        with VideoWriter(
+            path, handover.frame, fps=fps, codec="prores", pixel_format="rgb48"
+        ) as movie:
+            for index in range(handover.first, handover.last + 1):
+                data = np.fromfile(folder / (layer.matte % index), np.uint8)
+                grey = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+                assert grey is not None  # it was written a moment ago
+                movie.write(np.repeat(grey[..., None], 3, axis=2))
 
 
 def _write_texts(folder: Path, handover: HandOver) -> None:

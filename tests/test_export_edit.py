@@ -85,7 +85,7 @@ def test_what_pictures_cannot_hold_is_said(exact, caplog):
     grainy = dataclasses.replace(exact.recipe, keep_grain=0.5)
     with caplog.at_level(logging.WARNING):
         flat_paints(Renderer(exact.mapping, grainy, exact.context))
-    assert "keep_grain is not part of the hand-over" in caplog.text
+    assert "without its keep_grain; the folder rendered has the finished frames" in caplog.text
 
 
 @pytest.fixture
@@ -110,6 +110,30 @@ def test_export_command(command, exact, tmp_path, capsys):
         read_exr(tmp_path / "out/stmap/object/object.00003.exr"), read_exr(same)
     )
     assert read_rgba(tmp_path / "out/paint/sky.png")[..., 3].max() > 0.9
+
+
+def test_finished_frames_come_along_where_scripts_cannot_rebuild_them(command, exact, tmp_path):
+    paint = exact.folder.parent / "2.png"
+    given = ("--layer", f"sky={paint}", "--keep-grain", "0.5")
+    command(*given, "--export", "stmap", tmp_path / "out", "--range", "2:3")
+    command(*given, "--range", "2:3", "--format", "png", "--out", tmp_path / "ours")
+    names = sorted(p.name for p in (tmp_path / "out/rendered").iterdir())
+    assert names == ["rendered.00002.png", "rendered.00003.png"]
+    for name, ours in zip(names, ("00000.png", "00001.png"), strict=True):
+        finished = read_rgba(tmp_path / "out/rendered" / name)
+        np.testing.assert_array_equal(finished, read_rgba(tmp_path / "ours" / ours))
+    assert not (exact.folder / "rendered").exists()  # plain paint needs none
+
+
+def test_mattes_as_movies(command, exact, tmp_path):
+    command("--export", "stmap", tmp_path / "out", "--codec", "prores", "--range", "2:3")
+    for name, share in zip(exact.names, exact.mapping.frame(3 - LEAD).visible(), strict=True):
+        movie = open_source(tmp_path / f"out/matte/{name}.mov")
+        assert movie.info.frame_count == 2
+        assert float(movie.info.fps) == pytest.approx(24000 / 1001, abs=0.01)
+        decoded = movie.frame(1)[..., 1] / 255
+        assert np.abs(decoded - share).mean() < 0.004  # 10 bit, limited range, lossy
+        assert np.abs(decoded - share).max() < 0.06
 
 
 def test_painting_on_exported_atlases(command, exact, tmp_path, capsys):

@@ -25,13 +25,13 @@ SIZE, FITTED = Size(150, 240), Size(50, 80)
 class Coarse(LayerMapping):
     """An exact mapping known only at a small size, as a fit's is."""
 
-    def __init__(self, exact):
+    def __init__(self, exact, size=FITTED):
         self.exact, self.layers, self.frame_count = exact, exact.layers, exact.frame_count
-        self.frame_size = FITTED
+        self.frame_size = size
 
     def frame(self, t, size=None):
-        small = self.exact.frame(t, FITTED)
-        return small if size in (None, FITTED) else resample(small, size)
+        small = self.exact.frame(t, self.frame_size)
+        return small if size in (None, self.frame_size) else resample(small, size)
 
 
 @lru_cache(maxsize=1)
@@ -88,7 +88,8 @@ def test_known_old_sky_beats_alpha_compositing_under_a_blurred_matte():
     share = cv2.GaussianBlur(exact.visible()[-1], (0, 0), 2)
     found = type(exact)(exact.uv, np.stack([1 - share, np.ones_like(share)]), exact.confidence)
     # as a fit of two thirds of the size would have it: that makes edges the frame's own matter
-    mended = sharpen_edges(rgb, found, textures(), None, Size(100, 160)).visible()[-1]
+    fitted = Coarse(scene().mapping(), Size(100, 160))
+    mended = sharpen_edges(rgb, found, fitted, textures(), None).visible()[-1]
     old = cv2.remap(textures()[-1].rgb, exact.uv[-1], None, cv2.INTER_LINEAR)
     for color in ((0.05, 0.06, 0.16), (0.95, 0.5, 0.25)):
         new = np.tile(np.float32(color), (*share.shape, 1))
@@ -102,9 +103,11 @@ def test_known_old_sky_beats_alpha_compositing_under_a_blurred_matte():
 
 
 def test_nothing_changes_at_the_fit_s_own_size_or_without_a_known_sky():
-    rgb, found = scene().frames(0), Coarse(scene().mapping()).frame(0, SIZE)
-    assert sharpen_edges(rgb, found, textures(), None, SIZE) is found
+    fit = Coarse(scene().mapping())
+    rgb, found = scene().frames(0), fit.frame(0, SIZE)
+    assert sharpen_edges(rgb, found, scene().mapping(), textures(), None) is found
     plain = [Texture(t.rgb, t.coverage) for t in textures()]
-    assert sharpen_edges(rgb, found, plain, None, FITTED) is found
-    never_bare = sharpen_edges(rgb, found, textures(known=0.0), None, FITTED)
+    assert sharpen_edges(rgb, found, fit, plain, None) is found
+    assert sharpen_edges(rgb, found, fit, None, None) is found
+    never_bare = sharpen_edges(rgb, found, fit, textures(known=0.0), None)
     assert np.allclose(never_bare.alpha, found.alpha, atol=1e-6)
