@@ -131,11 +131,15 @@ def probe(path: Path | str) -> VideoInfo:
     return open_source(path).info
 
 
-def open_source(path: Path | str, pixel_format: str = "rgb24") -> FrameSource:
+def open_source(
+    path: Path | str, pixel_format: str = "rgb24", *, trusting: bool = False
+) -> FrameSource:
     """Open a video file, a folder of pictures, or one picture.
 
     Args:
         pixel_format: "rgb24" for uint8 frames, "rgb48" for uint16.
+        trusting: take a video's word for how many frames it holds, if its times are in order:
+            nothing is decoded beforehand.
     """
     if pixel_format not in ("rgb24", "rgb48"):
         raise ValueError(f"pixel_format must be rgb24 or rgb48, got {pixel_format!r}")
@@ -148,13 +152,15 @@ def open_source(path: Path | str, pixel_format: str = "rgb24") -> FrameSource:
         raise InputError(f"{path}: is empty; wanted a video")
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return _PictureSource(path, [path], pixel_format)
-    return _VideoSource(path, pixel_format)
+    return _VideoSource(path, pixel_format, trusting=trusting)
 
 
 class _VideoSource(FrameSource):
-    def __init__(self, path: Path, pixel_format: str):
-        self.info = _probe_video(path.resolve(), path.stat().st_mtime_ns, path.stat().st_size)
+    def __init__(self, path: Path, pixel_format: str, *, trusting: bool = False):
+        stat = path.stat()
+        self.info = _probe_video(path.resolve(), stat.st_mtime_ns, stat.st_size, trusting)
         self._pixel_format = pixel_format
+        self._trusting = trusting
 
     def _read(self, start: int, count: int) -> Iterator[np.ndarray]:
         info, wide = self.info, self._pixel_format == "rgb48"
@@ -187,6 +193,14 @@ class _VideoSource(FrameSource):
             for t in range(start, start + count):
                 data = np.empty(byte_count, np.uint8)
                 if process.read_into(data.data) < byte_count:
+                    if self._trusting and t > start:
+                        log.warning(
+                            "%s: damaged (%s); using the %d frames that decode",
+                            info.path,
+                            process.complaint(),
+                            t,
+                        )
+                        return
                     raise InputError(
                         f"{info.path}: decoding stopped at frame {t} of {info.frame_count} "
                         f"({process.complaint()})"
@@ -263,9 +277,11 @@ def _folder_times(path: Path, count: int) -> tuple[Fraction, tuple[float, ...]]:
 
 
 @lru_cache(maxsize=64)
-def _probe_video(path: Path, mtime_ns: int, size_bytes: int) -> VideoInfo:
+def _probe_video(path: Path, mtime_ns: int, size_bytes: int, trusting: bool = False) -> VideoInfo:
     """`probe` of a file that has not changed since is answered from memory."""
-    found = ffmpeg.scan(path)
+    found = ffmpeg.scan(path, packets_only=trusting)
+    if trusting and (found.complaint is not None or not _rises(found.ticks)):
+        return _probe_video(path, mtime_ns, size_bytes)
     rates = [r for r in (found.stream.rate("tbr"), found.stream.rate("fps")) if r]
     ticks = found.ticks
     fps, regular = _frame_rate(ticks, found.time_base, rates)

@@ -82,6 +82,8 @@ class VideoWriter:
     pixel_format: str = field(default="rgb24", kw_only=True)
     """rgb24 takes uint8 frames; rgb48 uint16, encoded in 10 bit; the formats of `atlas.planes`
     take planes, which are encoded as they are, and yuva444p10le planes with opacity."""
+    may_be_short: bool = field(default=False, kw_only=True)
+    """Whether fewer frames than `frame_times_s` are no mistake."""
     bits: int | None = field(default=None, kw_only=True)
     """8 or 10 in the file; None: as the frames have them."""
 
@@ -176,7 +178,9 @@ class VideoWriter:
     def _check_count(self) -> None:
         if self._written == 0:
             raise ValueError("no frame was written")
-        if self.frame_times_s is not None and self._written != len(self.frame_times_s):
+        short = self.frame_times_s is not None and self._written != len(self.frame_times_s)
+        if short and not self.may_be_short:
+            assert self.frame_times_s is not None
             raise ValueError(f"{self._written} frames, but {len(self.frame_times_s)} frame_times_s")
 
     @property

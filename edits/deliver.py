@@ -56,8 +56,8 @@ class Job:
 class Delivery:
     """What is written.
 
-    span: first and last source frame, both included; None for all. effort, bits, pixel_format: as
-    `VideoWriter.preset`, `bits` and `pixel_format`.
+    span: first and last source frame, both included; None for all. effort, bits, pixel_format,
+    may_be_short: as `VideoWriter.preset` and so on.
     """
 
     out: Path
@@ -68,6 +68,7 @@ class Delivery:
     effort: str = "fast"
     bits: int | None = None
     pixel_format: str = "rgb24"
+    may_be_short: bool = False
 
 
 def parse_span(text: str | None, info: VideoInfo) -> tuple[int, int] | None:
@@ -93,6 +94,7 @@ def make_writer(info: VideoInfo, delivery: Delivery) -> VideoWriter:
         "preset": delivery.effort,
         "bits": delivery.bits,
         "pixel_format": delivery.pixel_format,
+        "may_be_short": delivery.may_be_short,
     }
     if delivery.span is None:
         return VideoWriter.like(info, delivery.out, **changes)

@@ -38,6 +38,7 @@ def delivery_of(args: argparse.Namespace, info: VideoInfo) -> Delivery:
         crf=args.crf,
         side_by_side=args.side_by_side,
         span=parse_span(args.range, info),
+        effort=args.effort or "fast",
     )
 
 

@@ -89,7 +89,7 @@ class _Reader:
 
 def open_looped(path: Path) -> LoopedVideo:
     """Open a video (or a folder of pictures) as an endless sky."""
-    source = open_source(path)
+    source = open_source(path, trusting=True)
     info = source.info
     if info.frame_count < 1:
         raise InputError(f"{path}: has no frames")

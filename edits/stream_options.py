@@ -23,7 +23,7 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     add("--with-alpha", action="store_true", help="the result carries the matte as alpha, sky "
         "transparent; prores only")  # fmt: skip
     add("--effort", choices=EFFORTS, help="the encoder's trade of time for size (default: fast; "
-        "veryfast where the sky of a video is replaced)")  # fmt: skip
+        "superfast where the sky of a video is replaced)")  # fmt: skip
     live = parser.add_argument_group("live").add_argument
     live("--input", metavar="N|-", dest="live", help="edit pictures as they come: camera number "
          "N, or - for a video of any kind on standard input; --out - writes YUV4MPEG to standard "

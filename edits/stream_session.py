@@ -32,7 +32,7 @@ def streamed_source(args: argparse.Namespace, recipe: Recipe) -> FrameSource | N
         return None
     if args.out is None or args.out.suffix.lower() not in _VIDEO_SUFFIXES:
         return None
-    source = open_source(args.input)
+    source = open_source(args.input, trusting=True)
     return source if source.plane_format is not None else None
 
 
@@ -42,8 +42,8 @@ def stream_video(args: argparse.Namespace, source: FrameSource, stream: SkyStrea
     info, form = source.info, stream.form
     delivery = Delivery(
         out=args.out, codec=args.codec, crf=args.crf, side_by_side=args.side_by_side,
-        span=parse_span(args.range, info), effort=args.effort or "veryfast",
-        bits=_bits(args, form), pixel_format=pixel_format_of(args, form),
+        span=parse_span(args.range, info), effort=args.effort or "superfast",
+        bits=_bits(args, form), pixel_format=pixel_format_of(args, form), may_be_short=True,
     )  # fmt: skip
     first, last = delivery.span or (0, info.frame_count - 1)
     writer, count = make_writer(info, delivery), 0

@@ -161,7 +161,8 @@ class CameraTracker:
         confidence = 1.0
         if shot.age > 0:
             confidence = self._advance(self._motion(grey, sky_small))
-            self._compare_with_reference()
+            if shot.age % 2:
+                self._compare_with_reference()
             frames = self._anchor_frames()
             if shot.age % frames == 0:
                 shot.pull = self._anchor(grey, frames) / frames
@@ -256,9 +257,9 @@ class CameraTracker:
         error = np.linalg.norm(measured - rays(points.old_px, self._camera), axis=1)
         agrees = error * self._camera[0, 0] < self.options.tolerance_px
         far = shot.points.far.copy()
-        far[known] += 0.15 * (agrees - far[known])
+        far[known] += 0.28 * (agrees - far[known])
         shot.points = replace(shot.points, far=far)
-        step = self._pull(shot.old_rotation @ fit.rotation, 0.3 * min(1.0, fit.count / 25))
+        step = self._pull(shot.old_rotation @ fit.rotation, 0.5 * min(1.0, fit.count / 25))
         shot.rotation = nearest_rotation(shot.rotation @ from_vector(step))
 
     def _pull(self, wanted: np.ndarray, gain: float, frames: int = 1) -> np.ndarray:
@@ -292,10 +293,9 @@ class CameraTracker:
         """The camera's rotation from sky and scene matches, told apart where they disagree."""
         camera = self._camera
 
-        def fit(which: np.ndarray) -> RotationFit | None:
-            return fit_rotation_robust(
-                source_px[which], target_px[which], camera, weight[which], tolerance_px
-            )
+        def fit(which: np.ndarray, start: np.ndarray | None = None) -> RotationFit | None:
+            matches = source_px[which], target_px[which]
+            return fit_rotation_robust(*matches, camera, weight[which], tolerance_px, start)
 
         sky, scene = fit(in_sky), fit(~in_sky)
         if sky is None or scene is None:
@@ -304,7 +304,7 @@ class CameraTracker:
         if min(sky.quality, scene.quality) < 0.3 * max(sky.quality, scene.quality):
             return max(sky, scene, key=lambda f: f.quality)
         if np.linalg.norm(turn) * camera[0, 0] < tolerance_px:
-            return fit(np.ones(len(in_sky), bool)) or scene
+            return fit(np.ones(len(in_sky), bool), scene.rotation) or scene
         # Parallax leaves part of the scene off any one rotation; drifting clouds leave none.
         trust = self._shot.scene_trust + 0.1 * ((scene.share > 0.6) - self._shot.scene_trust)
         self._shot.scene_trust = max(trust, 0.25)

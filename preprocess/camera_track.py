@@ -16,7 +16,6 @@ from preprocess.camera import CameraPose
 from preprocess.rotation import (
     default_focal_px,
     intrinsics,
-    nearest_rotation,
     rotation_homography,
 )
 
@@ -193,7 +192,8 @@ def _json_frame(row: dict[str, Any], size: Size, focal_px: float) -> TrackFrame:
     focal_px = float(row.get("focal_px", focal_px))
     rotation = None
     if "rotation" in row:
-        rotation = nearest_rotation(_matrix(row["rotation"]))
+        u, _, vt = np.linalg.svd(_matrix(row["rotation"]))
+        rotation = u @ vt
     if "homography" in row:
         homography = _matrix(row["homography"])
     elif rotation is not None:

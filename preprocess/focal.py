@@ -82,7 +82,7 @@ def _cost(
     trial[0, 0] = trial[1, 1] = focal_px
     a, b = rays(source_px, trial), rays(target_px, trial)
     pull = weight
-    for _ in range(4):
+    for _ in range(3):
         rotation = fit_rotation(a, b, pull)
         moved = a @ rotation.T
         with np.errstate(divide="ignore"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -110,6 +111,7 @@ def fit_rotation_robust(
     camera: np.ndarray,
     weight: np.ndarray,
     tolerance_px: float = 1.0,
+    start: np.ndarray | None = None,
 ) -> RotationFit | None:
     """Rotation between two views by MSAC over pairs of matches, then Cauchy-weighted least squares.
 
@@ -117,56 +119,87 @@ def fit_rotation_robust(
         source_px, target_px: (N, 2) matched pixels. camera: K of both views.
         weight: (N,) how much each match is believed beforehand, >= 0.
         tolerance_px: matches within this of the model support it.
+        start: (3, 3) a rotation close by; no pairs are tried then.
     Returns:
         The fit, or None with fewer than three matches.
     """
-    if len(source_px) < 3 or not weight.sum() > 0:
+    total = float(weight.sum())
+    if len(source_px) < 3 or not total > 0:
         return None
-    a, b, focal = rays(source_px, camera), rays(target_px, camera), camera[0, 0]
-    candidates = _pair_rotations(a, b, weight)
-    cosine = np.einsum("kni,ni->kn", a @ candidates.transpose(0, 2, 1), b)
-    squared = (focal / tolerance_px) ** 2 * 2 * (1 - cosine)  # |R a - b|^2 = 2 - 2 b . R a
-    cost = np.minimum(squared, 1) @ weight
-    rotation = candidates[int(cost.argmin())]
+    a, b, focal = rays(source_px, camera), rays(target_px, camera), float(camera[0, 0])
+    rotation = start
+    if rotation is None:
+        candidates = _pair_rotations(a, b, weight)
+        cosine = np.einsum("kni,ni->kn", a @ candidates.transpose(0, 2, 1), b)
+        squared = (focal / tolerance_px) ** 2 * 2 * (1 - cosine)  # |R a - b|^2 = 2 - 2 b . R a
+        rotation = candidates[int((np.minimum(squared, 1) @ weight).argmin())]
+    squared = _squared_px(a @ rotation.T, b, focal)
     for _ in range(_REFINEMENTS):
-        error = _distances(a, rotation, b, focal)
-        near = error < 3 * tolerance_px
-        if near.sum() < 2:
+        near = squared < (3 * tolerance_px) ** 2
+        if np.count_nonzero(near) < 2:
             break
-        pull = np.where(near, weight / (1 + (error / (0.5 * tolerance_px)) ** 2), 0)
-        rotation = fit_rotation(a, b, pull)
-    error = _distances(a, rotation, b, focal)
-    inlier = error < tolerance_px
+        pull = weight * near / (1 + squared * (2 / tolerance_px) ** 2)
+        rotation = _nudged(rotation, a @ rotation.T, b, pull)
+        squared = _squared_px(a @ rotation.T, b, focal)
+    inlier = squared < tolerance_px**2
     if not inlier.any():
         return None
-    share = float(weight[inlier].sum() / weight.sum())
-    reach = source_px[inlier].std(axis=0) / (camera[:2, 2] + 1)  # 0.58 for an even spread
-    spread = float(min(1.0, np.hypot(*reach) / 0.58))
-    return RotationFit(rotation, inlier, share, float(np.median(error[inlier])), spread)
+    near_px = source_px[inlier]
+    middle = near_px.mean(axis=0)
+    deviation = np.sqrt(((near_px - middle) ** 2).mean(axis=0))
+    reach = deviation / (camera[:2, 2] + 1)  # 0.58 for an even spread
+    spread = float(min(1.0, math.hypot(*reach) / 0.58))
+    share = float(weight[inlier].sum()) / total
+    residual_px = math.sqrt(float(np.median(squared[inlier])))
+    return RotationFit(rotation, inlier, share, residual_px, spread)
 
 
-def _distances(a: np.ndarray, rotation: np.ndarray, b: np.ndarray, focal: float) -> np.ndarray:
-    """(N,) distance of R a from b, pixels near the picture's middle."""
-    off = a @ rotation.T
-    off -= b
-    return focal * np.sqrt(np.einsum("ni,ni->n", off, off))
+def _squared_px(moved: np.ndarray, b: np.ndarray, focal: float) -> np.ndarray:
+    """(N,) squared distance of rays, pixels near the picture's middle."""
+    off = moved - b
+    return focal**2 * np.einsum("ni,ni->n", off, off)
 
 
-def _pair_rotations(
-    a: np.ndarray, b: np.ndarray, weight: np.ndarray, count: int = _TRIALS
+def _nudged(
+    rotation: np.ndarray, moved: np.ndarray, b: np.ndarray, weight: np.ndarray
 ) -> np.ndarray:
-    """(count, 3, 3): rotations that carry random pairs of rays `a` onto their partners in `b`."""
-    rng = np.random.default_rng(len(a))  # the same matches give the same answer
-    pick = rng.choice(len(a), (count, 2), p=weight / weight.sum())
-    pick[:, 1] = np.where(pick[:, 0] == pick[:, 1], (pick[:, 1] + 1) % len(a), pick[:, 1])
+    """One Gauss-Newton step toward the least sum w |b - R a|^2: a tenth of the cost of an SVD.
+
+    Args:
+        moved: (N, 3), R a. b: (N, 3). weight: (N,).
+    """
+    weighted = (moved * weight[:, None]).T
+    own, other = weighted @ moved, weighted @ b
+    turn = np.array(
+        [other[1, 2] - other[2, 1], other[2, 0] - other[0, 2], other[0, 1] - other[1, 0]]
+    )
+    inertia = np.trace(own) * np.eye(3) - own
+    inertia[[0, 1, 2], [0, 1, 2]] += 1e-12  # two rays that coincide leave one axis free
+    return nearest_rotation(from_vector(np.linalg.solve(inertia, turn)) @ rotation)
+
+
+@lru_cache(maxsize=1)
+def _draws() -> np.ndarray:
+    """(_TRIALS, 2) uniform in [0, 1): always the same, so the same matches give the same answer."""
+    return np.random.default_rng(7).random((_TRIALS, 2))
+
+
+def _pair_rotations(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(_TRIALS, 3, 3): rotations that carry pairs of rays, drawn by weight, onto their partners."""
+    rising = np.cumsum(weight)
+    pick = np.searchsorted(rising, _draws() * rising[-1], side="right").clip(max=len(a) - 1)
+    same = pick[:, 0] == pick[:, 1]
+    pick[same, 1] = (pick[same, 1] + 1) % len(a)
 
     def frames(directions: np.ndarray) -> np.ndarray:
         first, second = directions[pick[:, 0]], directions[pick[:, 1]]
         along, across = first + second, first - second
-        along /= np.linalg.norm(along, axis=1, keepdims=True)
-        across -= (across * along).sum(axis=1, keepdims=True) * along
-        across /= np.linalg.norm(across, axis=1, keepdims=True) + 1e-12
-        return np.stack([along, across, np.cross(along, across)], axis=2)
+        along /= np.sqrt(np.einsum("ni,ni->n", along, along))[:, None]
+        across -= np.einsum("ni,ni->n", across, along)[:, None] * along
+        across /= np.sqrt(np.einsum("ni,ni->n", across, across))[:, None] + 1e-12
+        (x, y, z), (u, v, w) = along.T, across.T
+        third = np.stack([y * w - z * v, z * u - x * w, x * v - y * u], axis=1)
+        return np.stack([along, across, third], axis=2)
 
     return frames(b) @ frames(a).transpose(0, 2, 1)
 
@@ -182,6 +215,8 @@ def rescale(rotation: np.ndarray, factor: float) -> np.ndarray:
 
 
 def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
-    """The rotation nearest to a (3, 3) matrix that rounding has made not quite one."""
-    u, _, vt = np.linalg.svd(matrix)
-    return u @ vt
+    """The rotation nearest to a (3, 3) matrix that rounding has made not quite one.
+
+    One Newton step of the polar decomposition (Higham 1986), which doubles the right digits.
+    """
+    return 0.5 * matrix @ (3 * np.eye(3) - matrix.T @ matrix)

@@ -8,7 +8,7 @@ and applied to Y, U and V themselves; arithmetic at full size is in 8 bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -32,6 +32,8 @@ class StreamMatteOptions:
     """Longer side of the picture that the network sees, rounded to multiples of 32."""
     every: int = 2
     """The network looks at one frame in so many."""
+    most_doubtful: float = 0.1
+    """It looks at a frame between as well where more of the picture than this has changed."""
     learn_every: int = 4
     """Colours of the clip are learnt from one frame in so many."""
     steady: SteadyOptions = field(default_factory=SteadyOptions)
@@ -83,6 +85,8 @@ class StreamMatter:
         if self._last is not None and self._age % self.options.every:
             found = self._carried(self._last, rgb)
         else:
+            found = None
+        if found is None:
             sky = self._network.opacity(rgb)
             if self._age % self.options.learn_every == 0:
                 self._colours.learn(rgb, sky)
@@ -92,13 +96,18 @@ class StreamMatter:
         self._last = found
         return found
 
-    def _carried(self, last: SmallMatte, rgb: np.ndarray) -> SmallMatte:
-        """The last matte at its new place; where colours changed, what the clip's colours say."""
+    def _carried(self, last: SmallMatte, rgb: np.ndarray) -> SmallMatte | None:
+        """The last matte at its new place; where colours changed, what the clip's colours say.
+
+        None where too much has changed for that.
+        """
         flow = small_flow(rgb, last.rgb)
         sky, colour = carry(last.sky, flow), carry(last.rgb, flow)
         change = cv2.absdiff(cv2.blur(colour, (3, 3)), cv2.blur(rgb, (3, 3))).max(axis=2)
         trust = np.exp(-((change / np.float32(self.options.steady.tolerance)) ** 2))
         doubtful = trust < 0.5
+        if np.count_nonzero(doubtful) > self.options.most_doubtful * doubtful.size:
+            return None
         if doubtful.any():
             there = cv2.blur(sky, (9, 9))
             sky = np.where(doubtful, self._colours.decide(rgb, there), sky)
@@ -114,11 +123,19 @@ class StreamMatter:
         return alpha
 
     def _model(self, found: SmallMatte) -> LinearModel:
-        """Opacity as a linear function of RGB in [0, 1]: `preprocess.sky.refine`, grey guide."""
+        """Opacity as a linear function of RGB in [0, 1]: `preprocess.sky.refine`, grey guide.
+
+        Fitted at half the network's size: what varies slowly needs no more (He and Sun, "Fast
+        Guided Filter", arXiv 1505.00996), and it costs a quarter.
+        """
         options = self.options.refine
-        grey = cv2.cvtColor(found.rgb, cv2.COLOR_RGB2GRAY)
-        guided = fit_linear(grey, found.sky, options.guided_radius_px, options.guided_eps)
-        line, trust = colour_line(found.rgb, found.sky, options)
+        half = (found.rgb.shape[1] // 2, found.rgb.shape[0] // 2)
+        rgb = cv2.resize(found.rgb, half, interpolation=cv2.INTER_AREA)
+        sky = cv2.resize(found.sky, half, interpolation=cv2.INTER_AREA)
+        grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+        guided = fit_linear(grey, sky, options.guided_radius_px // 2, options.guided_eps)
+        near = replace(options, line_radius_px=options.line_radius_px // 2)
+        line, trust = colour_line(rgb, sky, near)
         rest = 1 - trust
         share = guided.slope * rest
         weights = np.array([0.299, 0.587, 0.114], np.float32)
