@@ -44,6 +44,7 @@ RUN_FILES = (
     "contact.png",
     "atlas_*.png",
     "gains.npy",
+    "residual_*.npy",
     "mattes",
     "stages",
     "shots",

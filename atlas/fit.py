@@ -18,18 +18,18 @@ from pathlib import Path
 import numpy as np
 
 from atlas.config import QUALITIES
-from atlas.coords import Size
 from atlas.finish import Finish
 from atlas.fit_job import FitJob
 from atlas.layered_file import (
     CHECKPOINT,
     layer_meta,
     motion_arrays,
-    motion_from,
     read_arrays,
     read_meta,
+    read_motions,
     save_layered,
     write_arrays,
+    write_residuals,
 )
 from atlas.pace import Pace
 from atlas.run import clip_hash, read_run_info, write_atlases, write_run_info
@@ -70,7 +70,7 @@ class Fit:
         self.job, self.clip, self.config, self.folder = job, job.clip, job.config, job.folder
         self.stages = job.folder / "stages"
         self.pace = Pace(job.budget, self._finish_s)
-        self.shot = ShotFit(job, self.pace, self._keep)
+        self.shot = ShotFit(replace(job, folder=self.stages), self.pace, self._keep)
         config = job.config
         decisive = (
             config.layered, config.loss, config.seed, clip_hash(job.clip), job.clip.frame_names,
@@ -88,11 +88,15 @@ class Fit:
             log.info("%s: already fitted with these settings; nothing to do", self.folder)
             return
         self.stages.mkdir(exist_ok=True)
-        state = interrupted or earlier or FitState()
+        state = interrupted or FitState()
+        if earlier is not None and interrupted is None:
+            state = self._taken_up(earlier)
+        has_earlier, earlier = earlier is not None, None  # closes its files
         for name in state.done:
             log.info("%s: taken from the earlier run", name)
         state = self.shot.run(state)
-        self._finish(state, earlier is not None)
+        self._finish(state, has_earlier)
+        state.motions.clear()  # closes their files, which Windows wants before the folder goes
         shutil.rmtree(self.stages)
 
     def _state_of(self, path: Path) -> FitState | None:
@@ -100,12 +104,15 @@ class Fit:
         if not path.is_file() or read_meta(path).get("settings") != self.settings:
             return None
         arrays, meta = read_arrays(path)
-        motions = [
-            motion_from(arrays, str(i), (name, Size(height, width), stride))
-            for i, (name, height, width, stride) in enumerate(meta["layers"])
-        ]
+        motions = read_motions(path, arrays, meta, writable=path.parent == self.stages)
         self.earlier_s = dict(meta.get("seconds", {}))
         return FitState(motions, list(meta.get("done", [])))
+
+    def _taken_up(self, state: FitState) -> FitState:
+        """A finished run's state with residuals of its own, which may be written to."""
+        write_residuals(self.stages, state.motions)
+        self._keep(state)
+        return self._state_of(self.stages / STATE) or state
 
     def _is_enough(self, state: FitState) -> bool:
         """Whether a finished run has all that is asked for."""
@@ -118,6 +125,7 @@ class Fit:
         arrays: dict[str, np.ndarray] = {}
         for i, motion in enumerate(state.motions):
             arrays |= motion_arrays(motion, str(i))
+        write_residuals(self.stages, state.motions)
         write_arrays(self.stages / STATE, arrays, self._meta(state) | layer_meta(state.motions))
 
     def _meta(self, state: FitState) -> dict:

@@ -1,7 +1,8 @@
 """How a run of the recipe `layered` lies on disk, and how it is opened.
 
-checkpoint.safetensors   per layer l: matrices.l, residual.l, confidence.l,
+checkpoint.safetensors   per layer l: matrices.l, confidence.l,
                          texture.l (float16), coverage.l, bare.l (uint8)
+residual_l.npy           (frames, h, w, 2) float32 texels, read as it is needed
 gains.npy                shading: (layers, frames, h, w, 3) float16, read as it is needed
 mattes/<layer>/00000.png opacity of every layer but the bottom one, 8 bit
 """
@@ -49,22 +50,64 @@ def save_layered(
             arrays[f"bare.{i}"] = np.rint(texture.bare * 255).astype(np.uint8)
     meta = about | layer_meta(motions)
     meta["shading_stride_px"] = shading.stride_px if shading else 0
-    write_gains(folder / GAINS, shading)
+    write_mapped(folder / GAINS, None if shading is None else shading.gains, np.float16)
+    write_residuals(folder, motions)
     write_arrays(folder / CHECKPOINT, arrays, meta)
 
 
-def write_gains(path: Path, shading: Shading | None) -> None:
-    """Write a shading's gains as float16, frame by frame; without a shading no file stays."""
-    path.unlink(missing_ok=True)
-    if shading is None:
+def write_mapped(path: Path, values: np.ndarray | None, dtype: type) -> None:
+    """Write (..., h, w, C) values as a .npy file, picture by picture; without any no file stays.
+
+    Values that are that very file, mapped into memory, are brought to the disk.
+    """
+    if isinstance(values, np.memmap) and Path(str(values.filename)).resolve() == path.resolve():
+        values.flush()
         return
-    temporary = path.with_name("gains.tmp.npy")
-    target = open_memmap(temporary, "w+", np.float16, shading.gains.shape)
-    for t in range(target.shape[1]):
-        target[:, t] = shading.gains[:, t]
+    path.unlink(missing_ok=True)
+    if values is None:
+        return
+    temporary = path.with_name(f"{path.stem}.tmp.npy")
+    target = open_memmap(temporary, "w+", dtype, values.shape)
+    for to, of in zip(_pictures(target), _pictures(values), strict=True):
+        to[:] = of
     target.flush()
     del target  # closes the file, which Windows wants before it is renamed
     temporary.replace(path)
+
+
+def _pictures(values: np.ndarray) -> np.ndarray:
+    """(N, h, w, C): the same memory with one leading axis."""
+    return values.reshape(-1, *values.shape[-3:])
+
+
+def write_residuals(folder: Path, motions: list[LayerMotion]) -> None:
+    """Write every layer's residual as `residual_<number>.npy`."""
+    for i, motion in enumerate(motions):
+        write_mapped(residual_path(folder, i), motion.residual, np.float32)
+
+
+def residual_path(folder: Path, layer: int) -> Path:
+    """Where a layer's residual lies."""
+    return folder / f"residual_{layer}.npy"
+
+
+def read_motions(
+    path: Path, arrays: dict[str, np.ndarray], meta: dict, *, writable: bool = False
+) -> list[LayerMotion]:
+    """The motions that a file of `write_arrays` and the residuals beside it hold.
+
+    Residuals stay on disk, mapped into memory, so that memory does not grow with the clip.
+    """
+    motions = []
+    for i, (name, height, width, stride_px) in enumerate(meta["layers"]):
+        file = residual_path(path.parent, i)
+        residual = arrays.get(f"residual.{i}")  # where runs made before these files have it
+        if file.is_file():
+            residual = np.load(file, mmap_mode="r+" if writable else "r")
+        matrices, confidence = arrays[f"matrices.{i}"], arrays[f"confidence.{i}"]
+        canvas = Size(height, width)
+        motions.append(LayerMotion(name, canvas, matrices, residual, stride_px, confidence))
+    return motions
 
 
 def layer_meta(motions: list[LayerMotion]) -> dict:
@@ -74,11 +117,8 @@ def layer_meta(motions: list[LayerMotion]) -> dict:
 
 
 def motion_arrays(motion: LayerMotion, key: str) -> dict[str, np.ndarray]:
-    """A motion's arrays under names that end in `key`."""
-    arrays = {f"matrices.{key}": motion.matrices, f"confidence.{key}": motion.confidence}
-    if motion.residual is not None:
-        arrays[f"residual.{key}"] = motion.residual.astype(np.float32)
-    return arrays
+    """A motion's arrays but for its residual, under names that end in `key`."""
+    return {f"matrices.{key}": motion.matrices, f"confidence.{key}": motion.confidence}
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], meta: dict) -> None:
@@ -113,11 +153,9 @@ def open_mapping(folder: Path, info: RunInfo) -> OpenedMapping:
     size = Size(info.height, info.width)
     alpha = MatteReader(folder, [row[0] for row in meta["layers"]], size)
     try:
-        motions, base, textures = [], [], []
-        for i, (name, height, width, stride_px) in enumerate(meta["layers"]):
-            motion = motion_from(arrays, str(i), (name, Size(height, width), stride_px))
-            motions.append(motion)
-            base.append(replace(motion, residual=None))
+        motions, textures = read_motions(path, arrays, meta), []
+        base = [replace(motion, residual=None) for motion in motions]
+        for i in range(len(motions)):
             rgb = arrays[f"texture.{i}"].astype(np.float32)
             coverage = arrays[f"coverage.{i}"].astype(np.float32) / 255
             bare = arrays.get(f"bare.{i}")  # runs made before it was kept have none
@@ -132,22 +170,6 @@ def open_mapping(folder: Path, info: RunInfo) -> OpenedMapping:
         raise InputError(f"{path}: lacks {err}; train the run again") from err
     return OpenedMapping(
         LayeredMapping(size, motions, alpha), textures, LayeredMapping(size, base, alpha), shading
-    )
-
-
-def motion_from(
-    arrays: dict[str, np.ndarray], key: str, layer: tuple[str, Size, int]
-) -> LayerMotion:
-    """The motion whose arrays `motion_arrays` named with `key`; layer = name, canvas, stride."""
-    name, canvas, stride_px = layer
-    residual = arrays.get(f"residual.{key}")
-    return LayerMotion(
-        name=name,
-        canvas=canvas,
-        matrices=arrays[f"matrices.{key}"],
-        residual=None if residual is None else residual.astype(np.float32),
-        stride_px=stride_px,
-        confidence=arrays[f"confidence.{key}"],
     )
 
 

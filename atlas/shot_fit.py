@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap
 
 from atlas.align import HALF_SIZE_SIGMA_PX, LayerAligner
 from atlas.base_motion import estimate_base_motion
@@ -25,6 +26,7 @@ from atlas.config import QUALITIES
 from atlas.fit_job import FitJob
 from atlas.layer_score import LayerScorer, layer_texture
 from atlas.layered import LayerMotion, lattice_shape, sample_lattice
+from atlas.layered_file import residual_path
 from atlas.pace import Pace
 from atlas.progress import progress
 from atlas.refine import FieldFit, Scene
@@ -100,13 +102,15 @@ class ShotFit:
     """Follows the sequence for one shot.
 
     Args:
-        job: its clip is the shot. pace: says what there is time for.
+        job: its clip is the shot; its folder keeps residuals while they grow.
+        pace: says what there is time for.
         save: called with the state after every block.
     """
 
     def __init__(self, job: FitJob, pace: Pace, save: Callable[[FitState], None]):
         self.clip, self.config, self.device = job.clip, job.config, job.device
         self.tracker, self.pace, self.save = job.tracker, pace, save
+        self.folder = job.folder
         clip, self.options = job.clip, job.config.layered
         memory_mb = self.options.memory_mb
         self.store = ClipStore(clip, memory_mb / 1.25)  # its half-size twin has the rest
@@ -120,7 +124,7 @@ class ShotFit:
         if not state.motions:
             with self.pace.timed("base"):
                 base = [self._base(i) for i in range(len(self.clip.layer_names))]
-            state.motions = [self._with_residual(motion) for motion in base]
+            state.motions = [self._with_residual(motion, i) for i, motion in enumerate(base)]
             self.save(state)
         for block in self.remaining(state):
             whole = self._do(block, state.motions)
@@ -277,13 +281,15 @@ class ShotFit:
         share = float(np.mean([self.store.share(layer, t).mean() for t in some]))
         return self.options.object_model if share < OBJECT_SHARE else self.options.scene_model
 
-    def _with_residual(self, base: LayerMotion) -> LayerMotion:
+    def _with_residual(self, base: LayerMotion, layer: int) -> LayerMotion:
+        """The motion with a residual of zeros, which lies on disk."""
         if self.clip.frame_count == 1:
             return replace(base)
         shape = (self.clip.frame_count, *lattice_shape(self.clip.size, base.stride_px), 2)
-        return replace(base, residual=np.zeros(shape, np.float32))
+        path = residual_path(self.folder, layer).resolve()
+        return replace(base, residual=open_memmap(path, "w+", np.float32, shape))
 
 
 def _copied(motion: LayerMotion) -> LayerMotion:
-    residual = None if motion.residual is None else motion.residual.copy()
+    residual = None if motion.residual is None else np.array(motion.residual)
     return replace(motion, residual=residual)

@@ -19,8 +19,8 @@ import torch
 from atlas.align import History
 from atlas.coords import Size
 from atlas.layered import LayerMotion
+from atlas.splat import SplatSum
 from atlas.store import ClipStore
-from atlas.texture import SplatSum
 
 FEWEST_FRAMES = 16
 """A window is never shorter than this, however little memory there is."""
@@ -74,7 +74,7 @@ def frames_that_fit(size: Size, layers: int, memory_mb: float) -> int:
 def part_of(motion: LayerMotion, window: Window) -> LayerMotion:
     """A copy of a motion's frames in the window."""
     cut = slice(window.first, window.end)
-    residual = None if motion.residual is None else motion.residual[cut].copy()
+    residual = None if motion.residual is None else np.array(motion.residual[cut])
     return replace(
         motion,
         matrices=motion.matrices[cut],
