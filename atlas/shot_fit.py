@@ -44,6 +44,8 @@ OBJECT_SHARE = 0.3
 """A layer above the bottom that covers less of the frame than this is taken for an object."""
 FULL_OVER_HALF = 5.0
 """A round at full size takes about this many times one at half the size."""
+BENDING_DB = 0.5
+"""What a residual has to gain over the base motion alone, dB of the layer's score."""
 SCORED_STEPS = 100
 """A field in training is scored every so many steps."""
 CHUNK_STEPS = 25
@@ -79,23 +81,37 @@ class Block:
 
 @dataclass
 class Keeper:
-    """The best of the motions that it is shown, by one layer's score."""
+    """The best of the motions that it is shown, by one layer's score.
+
+    straight: the score of the base motion without a residual. Bending a layer always gains a
+    little, by fitting grain and noise; it is worth it from `BENDING_DB` above that on.
+    """
 
     scorer: LayerScorer
     best: LayerMotion
     score: float | None
     first: float | None
+    straight: float | None
 
     @classmethod
     def starting_from(cls, scorer: LayerScorer, motion: LayerMotion) -> Keeper:
-        score = scorer.score(motion)
-        return cls(scorer, _copied(motion), score, score)
+        score = straight = scorer.score(motion)
+        if is_bent(motion):
+            straight = scorer.score(replace(motion, residual=None))
+        return cls(scorer, _copied(motion), score, score, straight)
 
     def show(self, motion: LayerMotion) -> None:
         """Keep the motion if it scores higher; a copy, since rounds change it in place."""
         score = self.scorer.score(motion)
-        if score is not None and (self.score is None or score > self.score):
+        if score is None or self.score is None or self.straight is None:
+            return
+        if score > max(self.score, self.straight + BENDING_DB):
             self.best, self.score = _copied(motion), score
+
+
+def is_bent(motion: LayerMotion) -> bool:
+    """Whether a motion is more than its base."""
+    return motion.residual is not None and bool(motion.residual.any())
 
 
 class ShotFit:
@@ -218,8 +234,8 @@ class ShotFit:
     def _train(self, block: Block, store: ClipStore, keepers: dict[int, Keeper]) -> bool:
         """Train one layer's residual field; it starts from the aligned residual."""
         (layer, keeper) = next(iter(keepers.items()))
-        if keeper.score is None:
-            return True
+        if keeper.score is None or not is_bent(keeper.best):
+            return True  # what alignment could not bend to any use, training will not
         options, motion = self.options.residual_field, keeper.best
         scene = self._scene(store, layer, motion, keeper.scorer)
         seed = self.config.seed + layer + 1000 * block.number
