@@ -137,6 +137,7 @@ class Measurement:
         self.clip, self.contenders, self.known = clip, contenders, known
         self.truth, self.edit = truth, edit
         self.scores = {c.name: Scores() for c in contenders}
+        self._cuts = {first for first, _ in clip.shots()}
         self._recent: deque[tuple[np.ndarray, dict[str, FrameMapping]]] = deque(maxlen=PAIR_STEP)
         for c in contenders:
             for i, layer in enumerate(c.mapping.layers):
@@ -147,6 +148,8 @@ class Measurement:
     def step(self, t: int) -> tuple[np.ndarray, dict[str, ContenderView]]:
         """Score frame `t`; returns the frame and what every contender made of it."""
         rgb = self.clip.frame(t)
+        if t in self._cuts:
+            self._recent.clear()  # nothing moves over a cut
         given = dict(zip(self.clip.layer_names, visible_shares(self.clip.alpha(t)), strict=True))
         exact = None if self.truth is None else self.truth.frame(t, self.clip.size)
         wanted = self._true_edit(rgb, t)

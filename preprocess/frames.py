@@ -169,9 +169,8 @@ def _write_all(
         log.info("frames: the first %d are black and left out", first)
     shots = find_shots(thumbnails)
     if len(shots) > 1:
-        log.warning(
-            "frames: there are %d shots, with cuts at frame %s; an atlas fits one shot, so cut the "
-            "clip there for the best result",
+        log.info(
+            "frames: there are %d shots, with cuts at frame %s; each gets atlases of its own",
             len(shots),
             ", ".join(str(a) for a, _ in shots[1:]),
         )
