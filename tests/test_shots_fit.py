@@ -9,11 +9,13 @@ from atlas.clip import Clip, write_info, write_rgb
 from atlas.config import load_config
 from atlas.coords import Size
 from atlas.errors import InputError
+from atlas.evaluation import Measurement
 from atlas.fit import fit_layered
 from atlas.fit_job import FitJob
 from atlas.metrics import psnr_db
 from atlas.run import open_run
 from atlas.shots import lay_out
+from atlas.survey import Contender, survey
 from atlas.texture import render
 from edits.context import RenderContext
 from edits.kinds import FramePaint, LayerPaint, SkyEdit
@@ -147,6 +149,22 @@ def test_paint_on_the_common_picture_lands_in_the_shot_it_lies_on(film, tmp_path
     edit = renderer(film, LayerPaint(layer="sky", path=str(tmp_path / "paint.png")))
     changed = [(edit.frame(t, clip.frame(t)) != clip.frame(t)).any() for t in range(7)]
     assert changed == [False] * 4 + [True] * 3
+
+
+def test_nothing_is_measured_over_a_cut(film):
+    clip, run = film
+    contender = Contender("atlas", run.mapping, run.textures, run.shading)
+    known = survey(clip, [contender], None, clip.frame_count)
+    found = []
+    for forget_cuts in (False, True):
+        measurement = Measurement(clip, [contender], known)
+        if forget_cuts:
+            measurement._cuts = set()
+        for t in range(clip.frame_count):
+            measurement.step(t)
+        found.append(measurement.scores["atlas"].as_json()["warp_error"])
+    assert found[0] < 0.05
+    assert found[0] < found[1]
 
 
 def test_pictures_are_laid_out_without_overlap():
