@@ -177,8 +177,8 @@ def make_contenders(
     run: Run, clip: Clip, count: int, options: argparse.Namespace
 ) -> list[Contender]:
     """The paths to measure; the first one is the reference that the edit is placed on."""
+    from atlas.splat import SplatOptions, splat
     from atlas.survey import Contender, FirstFrames
-    from atlas.texture import SplatOptions, splat
 
     contenders = []
     if not options.fast_only:

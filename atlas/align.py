@@ -24,8 +24,9 @@ from atlas.config import AlignConfig
 from atlas.coords import Size, pixel_grid, resize_positions
 from atlas.layered import LayerMotion, lattice_shape
 from atlas.matches import texture_measure
+from atlas.splat import SplatSum
 from atlas.store import ClipStore
-from atlas.texture import SplatSum, fill_unseen, sample
+from atlas.texture import fill_unseen, sample
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,9 @@ from atlas.progress import progress
 from atlas.shading import Shading, estimate_shading
 from atlas.sheets import contact_sheet, over_squares, to_bytes
 from atlas.shot_fit import SKY_NAME
+from atlas.splat import SplatOptions, splat
 from atlas.store import ClipStore
-from atlas.texture import Gains, SplatOptions, Texture, render, splat
+from atlas.texture import Gains, Texture, render
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ from atlas.coords import Size, resize_positions
 from atlas.layered import LayerMotion, lattice_shape, sample_lattice
 from atlas.refine import PURE_SHARE
 from atlas.shading import fit_gain
+from atlas.splat import SplatSum
 from atlas.store import ClipStore
-from atlas.texture import SplatSum, fill_unseen, sample
+from atlas.texture import fill_unseen, sample
 from atlas.windows import add_frame
 
 SCORED_FRAMES = 12

@@ -17,7 +17,8 @@ from atlas.fields import ALPHA_FLOOR, ALPHA_SPAN, WHOLE_UV, Domain, LayerFields,
 from atlas.lna_checkpoint import Checkpoint, load_checkpoint, load_textures
 from atlas.mapping import FrameMapping, Layer, LayerMapping, resample, visible_shares
 from atlas.run import OpenedMapping, RunInfo
-from atlas.texture import Texture, splat_adjoint
+from atlas.splat import splat_adjoint
+from atlas.texture import Texture
 
 SEEN_SHARE = 0.1
 """A pixel that shows less of a layer than this does not stretch the layer's canvas."""

@@ -25,8 +25,8 @@ from atlas.config import FieldConfig, LossConfig
 from atlas.coords import Size, pixel_grid
 from atlas.errors import InputError
 from atlas.layered import LayerMotion, lattice_shape
+from atlas.splat import sample_torch
 from atlas.store import ClipStore
-from atlas.texture import sample_torch
 
 PURE_SHARE = 0.9
 """Pixels that show at least this much of a layer have its colour."""

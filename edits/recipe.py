@@ -110,6 +110,8 @@ def read_recipe(path: Path) -> Recipe:
         raise InputError(f"{path}: wanted a recipe with keys 'version' and 'edits'")
     if "version" not in data:
         raise InputError(f"{path}: 'version' is missing; wanted version: {RECIPE_VERSION}")
+    if data["version"] != RECIPE_VERSION:
+        raise InputError(f"{path}: version is {data['version']!r}, wanted {RECIPE_VERSION}")
     rows, look = data.pop("edits", None), data.pop("look", None)
     if look is not None:
         data["look"] = read_look(look, f"{path}: look")

@@ -10,7 +10,7 @@ from atlas.boxes import SMALLEST_PX, Box, LayerBoxes, box_about
 from atlas.config import AlignConfig
 from atlas.coords import Size, pixel_grid
 from atlas.layered import LayerMotion, lattice_shape
-from atlas.texture import SplatSum, splat_adjoint
+from atlas.splat import SplatSum, splat_adjoint
 
 SIZE = Size(96, 144)
 

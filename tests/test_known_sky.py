@@ -10,7 +10,8 @@ import pytest
 from atlas.coords import Size
 from atlas.known_sky import layer_above, refine_sky_share
 from atlas.mapping import FrameMapping
-from atlas.texture import SplatOptions, Texture, sample, splat
+from atlas.splat import SplatOptions, splat
+from atlas.texture import Texture, sample
 from tests.scene_presets import SceneOptions, make_scene
 
 

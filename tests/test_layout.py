@@ -1,6 +1,8 @@
 """The import directions between packages, read from the source with `ast`."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,11 @@ def test_files_are_named_for_their_job():
 def test_no_module_edits_the_import_path():
     sources = [p for package in ALLOWED for p in (ROOT / package).rglob("*.py")]
     assert [p for p in sources if "sys.path" in p.read_text(encoding="utf-8")] == []
+
+
+def test_edits_of_a_run_need_no_torch():
+    """It takes seconds to import; sampling and compositing do without."""
+    modules = "edits.session edits.apply edits.cli edits.stmap atlas.layered_file atlas.shots"
+    code = f"import sys; sys.modules['torch'] = None; import {', '.join(modules.split())}"
+    code += ", thirdparty.lna"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=120)

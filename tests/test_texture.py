@@ -6,16 +6,8 @@ import torch
 
 from atlas.coords import Size
 from atlas.mapping import FrameMapping, Layer, LayerMapping
-from atlas.texture import (
-    SplatOptions,
-    Texture,
-    fill_unseen,
-    render,
-    sample,
-    sample_torch,
-    splat,
-    splat_adjoint,
-)
+from atlas.splat import SplatOptions, sample_torch, splat, splat_adjoint
+from atlas.texture import Texture, fill_unseen, render, sample
 
 
 class Shifted(LayerMapping):

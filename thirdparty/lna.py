@@ -15,12 +15,12 @@ import pickle
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from atlas.errors import InputError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and telling a run from a model needs none of it
+    from torch import Tensor
 
 CHECKPOINT = "checkpoint"
 CONFIG = "config.json"
@@ -187,6 +187,8 @@ def _shapes(inputs: int, outputs: int, network: LnaNetwork) -> dict[str, tuple[i
 
 def _load(path: Path) -> dict[str, Any]:
     """The checkpoint's dictionary, read without running code from it."""
+    import torch
+
     data = io.BytesIO(path.read_bytes())
     try:
         states = torch.load(data, map_location="cpu", weights_only=True)
@@ -217,6 +219,8 @@ def _weights(
             f"{path}: {key} holds {extra}, which a network of {len(shapes) // 2} layers, as "
             f"{CONFIG} describes it, has not"
         )
+    import torch
+
     weights = {}
     for name, shape in shapes.items():
         value: Any = state.get(name)
