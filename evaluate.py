@@ -346,11 +346,11 @@ def costs(run: Run, clip: Clip, measurement: Measurement, evaluate_s: float) -> 
         "seconds": {
             "preprocess": _total(clip.info.seconds, ("total",)),
             "train": _total(run.info.seconds, ("total", "train", "fit")),
-            "train_stages": {n: v for n, v in run.info.seconds.items() if n != "train"},
             "edit": edit_s.get("atlas"),
             "edit_fast": edit_s.get("fast"),
             "evaluate": round(evaluate_s, 3),
         },
+        "train_seconds_by_stage": {n: v for n, v in run.info.seconds.items() if n != "train"},
         "peak_memory_mb": max(known) if known else None,
         "peak_memory_by_stage_mb": memory,
     }
