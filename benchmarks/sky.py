@@ -6,7 +6,8 @@
 
 speed: frames/s of the network alone and of the whole matte at 854x480; median over frames.
 flicker: mean |a_t - carried a_{t-1}| along optical flow, where the flow agrees both ways, in
-thousandths; each frame alone, causally steadied, and steadied both ways.
+thousandths; the streaming matte of each frame alone and causally steadied, the careful one alone
+and steadied both ways.
 shaken: pictures with known mattes, moved as by an unsteady hand with new noise in every frame: IoU,
 error and flicker against the truth that moves along, alone and steadied.
 """
@@ -18,24 +19,23 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from atlas.clip import write_bytes
 from atlas.coords import Size
 from atlas.errors import run_script
 from atlas.video import open_source
-from preprocess.sky.data import fitting_size, read_pairs
+from preprocess.sky.data import STRIDE_PX, fitting_size, read_pairs
 from preprocess.sky.evaluate import score_picture
-from preprocess.sky.infer import MatteOptions, NetworkMatter
-from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter, open_matter
-from preprocess.sky.network import STRIDE_PX, folded, load_network
-from preprocess.sky.offline import clip_mattes
+from preprocess.sky.infer import CAREFUL, MatteOptions, NetworkMatter
+from preprocess.sky.matte import NETWORK_WEIGHTS
+from preprocess.sky.offline import clip_mattes, survey_times
+from preprocess.sky.opencv_network import OpenCvNetwork
 from preprocess.sky.procedural import fractal_noise, sky_picture
 from preprocess.sky.temporal import carry
 
@@ -60,16 +60,14 @@ def measure_speed(weights: Path, count: int) -> dict[str, object]:
     """Median milliseconds and frames/s after ten frames to warm up."""
     options = MatteOptions()
     size = fitting_size(FRAME, options.side_px, STRIDE_PX)
-    network = folded(load_network(weights))
+    network = OpenCvNetwork(weights, size)
     frames = list(moving_frames(count + 10))
     small = [cv2.resize(frame, size.wh, interpolation=cv2.INTER_AREA) for frame in frames]
-    pictures = [torch.from_numpy(p).permute(2, 0, 1)[None].float() / 255 for p in small]
-    with torch.inference_mode():
-        alone_ms = _median_ms([lambda p=p: network(p) for p in pictures])
+    alone_ms = _median_ms([lambda p=p: network.opacity(p) for p in small])
     matter = NetworkMatter(weights, options)
     whole_ms = _median_ms([lambda f=f: matter.matte(f) for f in frames])
     return {
-        "threads": torch.get_num_threads(),
+        "threads": cv2.getNumThreads(),
         "frames": count,
         "network_size": str(size),
         "network_ms": alone_ms,
@@ -98,22 +96,26 @@ def flow_agreeing(new: np.ndarray, old: np.ndarray) -> tuple[np.ndarray, np.ndar
     return there, np.hypot(*np.moveaxis(there + back, 2, 0)) < 1.0
 
 
-def alone_matter(matter: SkyMatter) -> SkyMatter:
-    """The network's matter without its temporal filter; any other as it is."""
-    if not isinstance(matter, NetworkMatter):
-        return matter
-    return NetworkMatter(matter.weights, replace(matter.options, steady=None))
+def all_ways(weights: Path, frames: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
+    """Mattes of a clip with and without the temporal part, streaming and careful."""
 
+    def alone(options: MatteOptions) -> list[np.ndarray]:
+        return list(clip_mattes(NetworkMatter(weights, replace(options, steady=None)), frames))
 
-def measure_flicker(clip: Path, matter: SkyMatter, count: int) -> dict[str, float]:
-    """Thousandths of opacity per frame, along the flow, at half size."""
-    frames = list(open_source(clip).frames(0, min(count, open_source(clip).info.frame_count)))
-    single = alone_matter(matter)
-    ways = {
-        "alone": list(clip_mattes(single, frames, causal=True)),
-        "causal": list(clip_mattes(matter, frames, causal=True)),
-        "both_ways": list(clip_mattes(matter, frames)),
+    survey = [frames[t] for t in survey_times(len(frames))]
+    return {
+        "alone": alone(MatteOptions()),
+        "causal": list(clip_mattes(NetworkMatter(weights), frames, causal=True)),
+        "careful_alone": alone(CAREFUL),
+        "both_ways": list(clip_mattes(NetworkMatter(weights, CAREFUL), frames, survey=survey)),
     }
+
+
+def measure_flicker(clip: Path, weights: Path, count: int) -> dict[str, float]:
+    """Thousandths of opacity per frame, along the flow, at half size."""
+    source = open_source(clip)
+    frames = list(source.frames(0, min(count, source.info.frame_count)))
+    ways = all_ways(weights, frames)
     half = Size(frames[0].shape[0] // 2, frames[0].shape[1] // 2)
     small = [cv2.resize(frame, half.wh, interpolation=cv2.INTER_AREA) for frame in frames]
     sums = dict.fromkeys(ways, 0.0)
@@ -155,22 +157,16 @@ def shaken(
 
 
 def measure_shaken(
-    images: Path, masks: Path, matter: SkyMatter, count: int, pictures: int
+    images: Path, masks: Path, weights: Path, count: int, pictures: int
 ) -> dict[str, dict[str, float]]:
     """IoU, error and flicker (of the error, so that true motion costs nothing), by way."""
     pairs = [pair for pair in read_pairs(images, masks) if pair[2].mean() > 0.02]
     step = max(1, len(pairs) // pictures)
-    single = alone_matter(matter)
-    rows: dict[str, list[tuple[float, float, float]]] = {"alone": [], "causal": [], "both_ways": []}
+    rows: dict[str, list[tuple[float, float, float]]] = {}
     for seed, (name, rgb, matte) in enumerate(pairs[::step][:pictures]):
         frames, truths = zip(*shaken(rgb, matte, count, seed), strict=True)
-        ways = {
-            "alone": clip_mattes(single, frames, causal=True),
-            "causal": clip_mattes(matter, frames, causal=True),
-            "both_ways": clip_mattes(matter, frames),
-        }
-        for way, mattes in ways.items():
-            found = list(mattes)[count // 3 :]
+        for way, mattes in all_ways(weights, frames).items():
+            found = mattes[count // 3 :]
             errors = [m - truth for m, truth in zip(found, truths[count // 3 :], strict=True)]
             scores = [
                 score_picture(name, m, truth)
@@ -179,7 +175,7 @@ def measure_shaken(
             change = [np.abs(b - a).mean() for a, b in itertools.pairwise(errors)]
             iou = float(np.mean([score.iou for score in scores if score.iou is not None]))
             error = float(np.mean([score.mae for score in scores]))
-            rows[way].append((iou, error, 1000 * float(np.mean(change))))
+            rows.setdefault(way, []).append((iou, error, 1000 * float(np.mean(change))))
     names = ("iou", "mae", "flicker")
     return {
         way: dict(zip(names, np.mean(values, axis=0).tolist(), strict=True))
@@ -194,7 +190,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--clips", type=Path, default=Path("."), help="folder of the clips")
     parser.add_argument("--images", type=Path, help="folder of pictures, for shaken")
     parser.add_argument("--masks", type=Path, help="their mattes, equal names")
-    parser.add_argument("--matter", default=str(NETWORK_WEIGHTS), help="as preprocess.sky.evaluate")
+    parser.add_argument("--weights", type=Path, default=NETWORK_WEIGHTS, help="of our network")
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--pictures", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
@@ -204,20 +200,19 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(arguments.threads)
     if arguments.what == "speed":
-        result: dict = measure_speed(Path(arguments.matter), arguments.frames)
+        result: dict = measure_speed(arguments.weights, arguments.frames)
     else:
-        matter = open_matter(arguments.matter)
+        weights = arguments.weights
         if arguments.what == "flicker":
             result = {
-                Path(name).stem: measure_flicker(arguments.clips / name, matter, arguments.frames)
+                Path(name).stem: measure_flicker(arguments.clips / name, weights, arguments.frames)
                 for name in arguments.names
             }
         else:
             result = measure_shaken(
-                arguments.images, arguments.masks, matter, arguments.frames, arguments.pictures
+                arguments.images, arguments.masks, weights, arguments.frames, arguments.pictures
             )
     text = json.dumps(result, indent=2) + "\n"
     print(text, end="")

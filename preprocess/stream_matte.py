@@ -212,5 +212,5 @@ def edge_rows(*mattes: np.ndarray) -> tuple[int, int] | None:
 def network_size(size: Size, side_px: int) -> Size:
     """What the network sees of frames of this size, as `preprocess.sky.data.fitting_size`."""
     scale = side_px / max(size.height, size.width)
-    fit = [max(32, round(side * scale / 32) * 32) for side in (size.height, size.width)]
+    fit = [max(64, round(side * scale / 32) * 32) for side in (size.height, size.width)]
     return Size(*fit)

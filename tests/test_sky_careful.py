@@ -82,7 +82,7 @@ def twigs(height: int = 96, width: int = 128) -> tuple[np.ndarray, np.ndarray, n
     rgb = (1 - cover[..., None]) * sky + cover[..., None] * [0.12, 0.1, 0.08]
     truth = (1 - cover).astype(np.float32)
     blurred = cv2.GaussianBlur(truth, (0, 0), 2.0)
-    return np.uint8(np.round(255 * rgb)), truth, blurred
+    return np.round(255 * rgb).astype(np.uint8), truth, blurred
 
 
 def test_closed_form_brings_back_twigs():
@@ -156,7 +156,7 @@ def test_the_matte_is_back_a_few_frames_after_a_fade_from_black():
     scene[90:] = np.random.default_rng(0).integers(20, 90, (54, 256, 3))
     levels = [0.0, 0.0, 0.0, 0.1, 0.25, 0.45, 0.7, 1.0, 1.0, 1.0, 1.0]
     matter = NetworkMatter()
-    mattes = [matter.matte(np.uint8(scene * level)) for level in levels]
+    mattes = [matter.matte((scene * level).astype(np.uint8)) for level in levels]
     truth = np.zeros((144, 256), np.float32)
     truth[:90] = 1
     assert not mattes[0].any()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
+from atlas.coords import Size
 from atlas.errors import InputError
 from preprocess.sky import losses
 from preprocess.sky.matte import NETWORK_WEIGHTS
@@ -21,6 +23,7 @@ from preprocess.sky.network import (
     save_weights,
     with_height_channel,
 )
+from preprocess.sky.opencv_network import OpenCvNetwork
 
 SMALL = NetworkConfig(widths=(4, 8, 8, 12, 16), blocks=(0, 1, 1, 1, 1))
 
@@ -109,6 +112,27 @@ def test_folded_network_gives_the_same_logits():
         got = folded(network)(rgb)
     assert_close(got, expected, rtol=1e-3, atol=1e-4)  # folding reorders float32 sums
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded(network).modules())
+
+
+@pytest.mark.parametrize("size", [Size(64, 64), Size(64, 256), Size(96, 160), Size(192, 64)])
+def test_opencv_gives_the_same_opacity_each_time(tmp_path: Path, size: Size):
+    """OpenCV runs the same weights; asked again, it must not have changed."""
+    torch.manual_seed(2)
+    save_weights(SkyNetwork(), tmp_path / "w.safetensors")
+    rgb = np.random.default_rng(0).integers(0, 255, (size.height, size.width, 3), np.uint8)
+    with torch.inference_mode():
+        levels = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
+        wanted = torch.sigmoid(load_network(tmp_path / "w.safetensors")(levels))[0, 0].numpy()
+    network = OpenCvNetwork(tmp_path / "w.safetensors", size)
+    for _ in range(3):
+        np.testing.assert_allclose(network.opacity(rgb), wanted, atol=2e-4)
+
+
+@pytest.mark.parametrize("size", [Size(32, 64), Size(64, 100)])
+def test_sizes_that_opencv_gets_wrong_are_refused(tmp_path: Path, size: Size):
+    save_weights(SkyNetwork(), tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match="multiples of 32 from 64 on"):
+        OpenCvNetwork(tmp_path / "w.safetensors", size)
 
 
 @pytest.mark.skipif(not NETWORK_WEIGHTS.is_file(), reason="weights are not bundled")

@@ -21,6 +21,8 @@ from atlas.errors import InputError
 from atlas.guided import guided_filter
 
 SOFT_DOMAINS = ("ade", "lowlight")
+STRIDE_PX = 32
+"""Both sides of what the network sees are multiples of this."""
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 _BAND_PX = 5
@@ -210,14 +212,16 @@ def hold_out(pairs: list[Pair], share: float = _HELD_OUT_SHARE) -> tuple[list[Pa
 def fitting_size(size: Size, side_px: int, multiple: int = 1) -> Size:
     """`size` scaled (down or up) to a longer side of `side_px`, sides rounded to `multiple`.
 
-    With `multiple` 1 a picture that is smaller already keeps its size.
+    With `multiple` 1 a picture that is smaller already keeps its size; else no side is below
+    2 `multiple`: the network wants two pixels at its coarsest.
     """
     scale = side_px / max(size.height, size.width)
+    least = 2 * multiple if multiple > 1 else 1
     if multiple == 1:
         scale = min(scale, 1.0)
 
     def fit(side: int) -> int:
-        return max(multiple, round(side * scale / multiple) * multiple)
+        return max(least, round(side * scale / multiple) * multiple)
 
     return Size(fit(size.height), fit(size.width))
 

@@ -17,19 +17,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from atlas.coords import Size
 from preprocess.sky.adapt import SkyColours
 from preprocess.sky.closed_form import BandOptions, closed_form_matte
-from preprocess.sky.data import fitting_size
+from preprocess.sky.data import STRIDE_PX, fitting_size
 from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter, check_rgb
-from preprocess.sky.network import STRIDE_PX, folded, load_network
+from preprocess.sky.opencv_network import OpenCvNetwork
 from preprocess.sky.refine import RefineOptions, refine_matte
 from preprocess.sky.temporal import FineSteadier, FlowSteadier, SteadyOptions
 
 _METHOD = 2
 """Raised when the same weights and options come to give other mattes."""
+_KEPT_SIZES = 8
 _DARKEST = 12
 """8-bit level: a frame that hardly reaches it shows nothing (a fade from black)."""
 
@@ -68,7 +68,10 @@ class NetworkMatter(SkyMatter):
     def __init__(self, weights: Path | None = None, options: MatteOptions | None = None) -> None:
         self.options = options or MatteOptions()
         self.weights = weights or NETWORK_WEIGHTS
-        self._network = folded(load_network(self.weights))
+        self._networks: dict[Size, OpenCvNetwork] = {}
+        self._network(
+            Size(2 * STRIDE_PX, 2 * STRIDE_PX)
+        )  # refuses wrong weights before the first frame
         self._colours = SkyColours()
         self._surveyed = False
         self._fine = FineSteadier(self.options.steady)
@@ -131,21 +134,28 @@ class NetworkMatter(SkyMatter):
         small = pictures[int(np.argmax([size.height * size.width for size in sizes]))]
         if np.quantile(small[::2, ::2], 0.995) < _DARKEST:
             return small, None
-        answers = [logits for picture in pictures for logits in self._logits(picture)]
-        if len(answers) == 1:
-            return small, torch.sigmoid(torch.from_numpy(answers[0])).numpy()
-        wh = (small.shape[1], small.shape[0])
-        total = sum(cv2.resize(a, wh, interpolation=cv2.INTER_LINEAR) for a in answers)
-        return small, torch.sigmoid(torch.from_numpy(total / len(answers))).numpy()
+        looks = [
+            (picture, flip)
+            for picture in pictures
+            for flip in ((False, True) if self.options.mirrored else (False,))
+        ]
+        if len(looks) == 1:
+            return small, self._network(sizes[0]).opacity(small)
+        logits = np.zeros(small.shape[:2], np.float32)
+        for picture, flip in looks:
+            seen = np.ascontiguousarray(picture[:, ::-1]) if flip else picture
+            answer = self._network(Size(*picture.shape[:2])).logits(seen)
+            answer = np.ascontiguousarray(answer[:, ::-1]) if flip else answer
+            logits += cv2.resize(answer, small.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        return small, 1 / (1 + cv2.exp(-logits / len(looks)))
 
-    def _logits(self, picture: np.ndarray) -> list[np.ndarray]:
-        """The network's logits (h, w) of a small picture, and those of its mirror image."""
-        with torch.inference_mode():
-            rgb = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
-            answers = [self._network(rgb)[0, 0].numpy()]
-            if self.options.mirrored:
-                answers.append(self._network(rgb.flip(3)).flip(3)[0, 0].contiguous().numpy())
-        return answers
+    def _network(self, size: Size) -> OpenCvNetwork:
+        """The network for pictures of one size; the last few sizes are kept."""
+        if size not in self._networks:
+            if len(self._networks) >= _KEPT_SIZES:
+                del self._networks[next(iter(self._networks))]
+            self._networks[size] = OpenCvNetwork(self.weights, size)
+        return self._networks[size]
 
     def refine(self, rgb: np.ndarray, small: np.ndarray, coarse: np.ndarray) -> np.ndarray:
         """A small matte (h, w) at the full size of `rgb`, along the edges of the picture."""

@@ -20,9 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from atlas.errors import InputError
-
-STRIDE_PX = 32
-"""Both sides of the input are multiples of this."""
+from preprocess.sky.data import STRIDE_PX
 
 
 @dataclass(frozen=True, kw_only=True)

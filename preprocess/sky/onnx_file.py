@@ -38,9 +38,7 @@ class OnnxGraph:
         self._nodes.append(b"".join(parts))
         return name
 
-    def convolution(
-        self, value: str, weight: np.ndarray, bias: np.ndarray, stride: int = 1
-    ) -> str:
+    def convolution(self, value: str, weight: np.ndarray, bias: np.ndarray, stride: int = 1) -> str:
         """2D convolution, (out, in, k, k) float32 weights, padded to keep the size at stride 1."""
         kernel = weight.shape[-1]
         constants = [self.constant(weight.astype(np.float32)), self.constant(bias)]

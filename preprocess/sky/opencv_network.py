@@ -22,9 +22,12 @@ class OpenCvNetwork:
     """Opacity of the sky in small frames of one size."""
 
     def __init__(self, weights: Path, size: Size):
-        """`size`: of the frames; both sides are multiples of 32."""
-        if size.height % 32 or size.width % 32:
-            raise ValueError(f"height and width must be multiples of 32, got {size}")
+        """`size`: of the frames; both sides are multiples of 32, at least 64.
+
+        OpenCV 5 answers wrongly where the coarsest stage is one pixel high or wide.
+        """
+        if size.height % 32 or size.width % 32 or min(size.height, size.width) < 64:
+            raise ValueError(f"height and width must be multiples of 32 from 64 on, got {size}")
         self.size = size
         model = sky_network_onnx(weights, size)
         self._network = cv2.dnn.readNetFromONNX(np.frombuffer(model, np.uint8))
@@ -34,6 +37,10 @@ class OpenCvNetwork:
 
     def opacity(self, rgb: np.ndarray) -> np.ndarray:
         """(h, w) float32 in [0, 1], 1 = sky, of (h, w, 3) uint8 RGB."""
+        return 1 / (1 + cv2.exp(-self.logits(rgb)))
+
+    def logits(self, rgb: np.ndarray) -> np.ndarray:
+        """(h, w) float32: the logit of the opacity."""
         for channel in range(3):  # as `preprocess.sky.network.with_height_channel`
             plane = cv2.extractChannel(rgb, channel)
             self._input[0, channel] = cv2.addWeighted(
@@ -41,8 +48,7 @@ class OpenCvNetwork:
             )
         self._network.setInput(self._input)
         logits = np.ascontiguousarray(self._network.forward()[0, 0])
-        logits = cv2.resize(logits, self.size.wh, interpolation=cv2.INTER_LINEAR)
-        return 1 / (1 + cv2.exp(-logits))
+        return cv2.resize(logits, self.size.wh, interpolation=cv2.INTER_LINEAR)
 
 
 def sky_network_onnx(weights: Path, size: Size) -> bytes:

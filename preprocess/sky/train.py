@@ -31,8 +31,8 @@ from atlas.coords import Size
 from atlas.errors import InputError, run_script
 from preprocess.sky import losses
 from preprocess.sky.augment import Augmenter
-from preprocess.sky.data import Pair, fitting_size, hold_out, load_pairs
-from preprocess.sky.network import STRIDE_PX, SkyNetwork, load_network, save_weights
+from preprocess.sky.data import STRIDE_PX, Pair, fitting_size, hold_out, load_pairs
+from preprocess.sky.network import SkyNetwork, load_network, save_weights
 from preprocess.sky.sky_sources import load_skies
 
 log = logging.getLogger(__name__)
