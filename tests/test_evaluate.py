@@ -142,6 +142,7 @@ def test_a_wobbling_mapping_scores_as_wobbling(report):
 
 def test_costs_and_names_come_from_where_they_were_measured(report):
     assert report["seconds"]["train"] == 12.5
+    assert report["train_seconds_by_stage"] == {"base": 3.0}
     assert report["seconds"]["preprocess"] is None  # this clip was not preprocessed
     assert 0 < report["seconds"]["edit"] < report["seconds"]["evaluate"]
     assert report["peak_memory_mb"] == 1e6  # the fit's, larger than ours
