@@ -14,7 +14,8 @@ from atlas.layered import LayeredMapping, LayerMotion
 from atlas.layered_file import MatteReader, write_mattes
 from atlas.mapping import LayerMapping
 from atlas.matte_check import mending_helps
-from atlas.metrics import psnr_db
+from atlas.metrics import mask_iou, psnr_db
+from atlas.opacity import refine_opacity
 from atlas.pace import Pace
 from atlas.progress import progress
 from atlas.shading import Shading, estimate_shading
@@ -26,6 +27,8 @@ from atlas.texture import Gains, Texture, render
 
 log = logging.getLogger(__name__)
 
+SETTLED_IOU = 0.94
+"""Mattes that agree with those before their edges were moved at least this well are done."""
 PERFECT_DB = 100.0
 """What a frame that is rebuilt exactly counts as."""
 
@@ -73,8 +76,7 @@ class Finish:
     def _textures(self, motions: list[LayerMotion]) -> tuple[list[Texture], Shading | None]:
         """Textures, shading, edges from the known sky, then textures of all that."""
         options = SplatOptions(
-            sharpen_steps=min(self.options.sharpen_steps, 1 if self.is_draft else 99),
-            robust_sigma=self.options.align.robust_sigma,
+            sharpen_steps=min(self.options.sharpen_steps, 1 if self.is_draft else 99)
         )
         shaded = self.options.shading_sigma_px > 0 and self.clip.frame_count > 1
         has_sky = len(motions) > 1 and motions[-1].name == SKY_NAME and self.clip.frame_count > 1
@@ -95,10 +97,41 @@ class Finish:
                     bar.advance(1)
                     rough, shading = self._rough(motions, shading, shaded)
                 bar.advance(1)
+            if len(motions) - 1 - has_sky > 0 and not self.is_draft and self.clip.frame_count > 1:
+                rough, shading = self._move_edges(motions, rough, shading)
             with self.pace.timed("textures"):
                 textures = splat(self._mapping(motions), self.store.frame, options, shading)
             bar.advance(1)
         return textures, shading
+
+    def _move_edges(
+        self, motions: list[LayerMotion], rough: list[Texture], shading: Shading | None
+    ) -> tuple[list[Texture], Shading | None]:
+        """Move the edges of rough masks to where both sides' textures put them.
+
+        The edge before a sky is left to the sky's own mending. Where a round moved much, the
+        textures were stained, and another round sees better.
+        """
+        keep = 2 if motions[-1].name == SKY_NAME else 1
+        for _ in range(self.options.opacity_rounds):
+            if not self.pace.allows("edges"):
+                log.info("time is up: the edges of the mattes stay as they are")
+                break
+            mapping, agree = self._mapping(motions), []
+
+            def moved(t: int, mapping=mapping, rough=rough, shading=shading, agree=agree):
+                found = mapping.frame(t)
+                gains = None if shading is None else shading(t)
+                alpha = refine_opacity(self.store.frame(t), found, rough, gains, keep)
+                agree.append(mask_iou(alpha[0], found.alpha[0]))
+                return alpha
+
+            with self.pace.timed("edges", "mattes"):
+                write_mattes(self.folder, self.clip.layer_names, self.clip.frame_count, moved)
+                rough, shading = self._rough(motions, shading, shading is not None)
+            if float(np.mean(agree)) > SETTLED_IOU:
+                break
+        return rough, shading
 
     def _rough(
         self, motions: list[LayerMotion], before: Shading | None, shaded: bool

@@ -20,7 +20,7 @@ class AlignConfig:
     """Distance of the lattice points that carry the residual; pixels, 2..64."""
     max_step_px: float = 12.0
     """Longest move of a point in one round; pixels, > 0."""
-    neighbour_weight: float = 0.3
+    neighbour_weight: float = 0.6
     """Pull of the neighbouring frames' maps along the flow against the frame's own; [0, 1)."""
     robust_sigma: float = 0.08
     """Residual at which a pixel's weight in the texture halves (Geman-McClure); RGB in [0, 1]."""
@@ -83,6 +83,9 @@ class LayeredConfig:
     """Window of the smooth shading per layer and frame; pixels; 0 = no shading."""
     known_sky_rounds: int = 2
     """Times that mattes are mended where the sky atlas knows what lies behind; >= 0."""
+    opacity_rounds: int = 2
+    """Times at most that the edges of upper layers' mattes are moved to where the textures put
+    them; >= 0."""
     sharpen_steps: int = 2
     """Back-projection steps of the final texture; >= 0."""
     memory_mb: float = 1000.0
@@ -100,7 +103,7 @@ class LayeredConfig:
             require(value in models, f"{name} must be one of {', '.join(models)}, got {value!r}")
         sigma = self.shading_sigma_px
         require(0 <= sigma < math.inf, f"shading_sigma_px must be >= 0, got {sigma}")
-        for name in ("sharpen_steps", "known_sky_rounds"):
+        for name in ("sharpen_steps", "known_sky_rounds", "opacity_rounds"):
             require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}")
         require(self.memory_mb > 0, f"memory_mb must be > 0, got {self.memory_mb}")
         for name, least in (("window_frames", 16), ("overlap_frames", 2)):

@@ -8,6 +8,7 @@ steps (Irani and Peleg 1991), with weights that turn the squares into a robust l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -90,7 +91,7 @@ class SplatOptions:
 
     sharpen_steps: int = 2
     """Back-projection steps after the first mean; >= 0."""
-    robust_sigma: float = 0.08
+    robust_sigma: float = 0.3
     """Residual at which a sample's weight has fallen to one half (Geman-McClure), [0, 1] RGB."""
     pure_share: float = 0.9
     """The first mean takes pixels that show at least this much of one layer alone; (0, 1]."""
@@ -122,16 +123,21 @@ def splat(
 
 
 @dataclass
+class _LayerSight:
+    """One layer in one frame, cut to the part that shows it: (h, w) share, uv, (3, h, w) gain."""
+
+    cut: tuple[slice, slice]
+    share: Tensor
+    uv: Tensor
+    gain: Tensor | float
+
+
+@dataclass
 class _Sight:
-    """One frame on the device: (3, H, W) colours; per layer (H, W) share, uv, (3, H, W) gain."""
+    """One frame: (3, H, W) colours, and its layers; None for one that it does not show."""
 
     rgb: Tensor
-    shares: Tensor
-    uv: list[Tensor]
-    gains: list[Tensor] | None
-
-    def gain(self, layer: int) -> Tensor | float:
-        return 1.0 if self.gains is None else self.gains[layer]
+    layers: list[_LayerSight | None]
 
 
 class _TextureSolver:
@@ -154,17 +160,20 @@ class _TextureSolver:
         sums = [SplatSum(layer.canvas) for layer in self.mapping.layers]
         self.seen = [torch.zeros_like(total.sums[0]) for total in sums]
         for sight in self._sights():
-            for i, total in enumerate(sums):
-                share, uv, gain = sight.shares[i], sight.uv[i], sight.gain(i)
+            for i, (total, seen) in enumerate(zip(sums, sight.layers, strict=True)):
+                if seen is None:
+                    continue
+                share = seen.share
                 # a shadow or a reflection is seen where it is as strong as it gets
                 least = min(0.5, max(0.5 * float(share.max()), 0.05))
                 if not bool((share >= least).any()):
                     continue
                 visible = torch.where(share >= least, share**2, 0.0)
-                self.seen[i] += splat_adjoint(visible[None], uv, total.canvas)[0]
+                self.seen[i] += splat_adjoint(visible[None], seen.uv, total.canvas)[0]
                 # a sample says rgb / gain with variance 1 / gain^2
                 pure = torch.where(share >= self.options.pure_share, share**2, 0.0)
-                total.add(sight.rgb / gain, pure * _squared(gain), uv)
+                rgb = sight.rgb[:, seen.cut[0], seen.cut[1]]
+                total.add(rgb / seen.gain, pure * _squared(seen.gain), seen.uv)
         self.estimate, self.pure = [], []
         for total in sums:
             mean, weight = total.mean()
@@ -178,18 +187,17 @@ class _TextureSolver:
         s2 = self.options.robust_sigma**2
         for sight in self._sights():
             residual = sight.rgb.clone()
-            for i, texture in enumerate(self.estimate):
-                seen = sample_torch(texture, sight.uv[i])
-                residual -= sight.shares[i] * sight.gain(i) * seen
+            shown = [(i, seen) for i, seen in enumerate(sight.layers) if seen is not None]
+            for i, seen in shown:
+                colour = sample_torch(self.estimate[i], seen.uv)
+                residual[:, seen.cut[0], seen.cut[1]] -= seen.share * seen.gain * colour
             trust = s2 / (s2 + (residual**2).mean(0))
-            for i, total in enumerate(sums):
-                factor = sight.shares[i] * sight.gain(i)
-                enough = sight.shares[i] > 0.05
-                if bool(enough.any()):
-                    values = residual / (factor + (~enough))
-                    total.add(
-                        values, torch.where(enough, trust * _squared(factor), 0.0), sight.uv[i]
-                    )
+            for i, seen in shown:
+                factor = seen.share * seen.gain
+                enough = seen.share > 0.05
+                values = residual[:, seen.cut[0], seen.cut[1]] / (factor + (~enough))
+                weight = torch.where(enough, trust[seen.cut] * _squared(factor), 0.0)
+                sums[i].add(values, weight, seen.uv)
         for i, total in enumerate(sums):  # 0.05: little seen, little moved
             self.estimate[i] += total.sums[:3] / (total.sums[3] + 0.05)
 
@@ -205,19 +213,37 @@ class _TextureSolver:
         return out
 
     def _sights(self) -> Iterator[_Sight]:
+        """Every frame in turn, the next one prepared while this one is worked on."""
+        with ThreadPoolExecutor(1) as pool:
+            coming = None
+            for t in range(self.mapping.frame_count + 1):
+                ready = coming
+                last = t == self.mapping.frame_count
+                coming = None if last else pool.submit(self._sight, t)
+                if ready is not None:
+                    yield ready.result()
+
+    def _sight(self, t: int) -> _Sight:
         size = self.mapping.frame_size
-        for t in range(self.mapping.frame_count):
-            rgb = self.frames(t)
-            if rgb.shape[:2] != (size.height, size.width):
-                rgb = cv2.resize(rgb, size.wh, interpolation=cv2.INTER_AREA)
-            self.mapping.observe(t, rgb)
-            m = self.mapping.frame(t)
-            uv = [torch.from_numpy(np.nan_to_num(plane, nan=-1e4)) for plane in m.uv]
-            gains = None
-            if self.gains is not None:
-                gains = [torch.from_numpy(g).permute(2, 0, 1) for g in self.gains(t, None)]
-            colours = torch.from_numpy(rgb).permute(2, 0, 1).float() / 255
-            yield _Sight(colours, torch.from_numpy(visible_shares(m.alpha)), uv, gains)
+        rgb = self.frames(t)
+        if rgb.shape[:2] != (size.height, size.width):
+            rgb = cv2.resize(rgb, size.wh, interpolation=cv2.INTER_AREA)
+        self.mapping.observe(t, rgb)
+        m = self.mapping.frame(t)
+        gains = None if self.gains is None else self.gains(t, None)
+        layers: list[_LayerSight | None] = []
+        for i, share in enumerate(visible_shares(m.alpha)):
+            rows, columns = (np.flatnonzero((share > 0.02).any(axis)) for axis in (1, 0))
+            if not len(rows):
+                layers.append(None)
+                continue
+            cut = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+            uv = torch.from_numpy(np.nan_to_num(m.uv[i][cut], nan=-1e4))
+            gain = 1.0
+            if gains is not None:
+                gain = torch.from_numpy(np.ascontiguousarray(gains[i][cut])).permute(2, 0, 1)
+            layers.append(_LayerSight(cut, torch.from_numpy(share[cut].copy()), uv, gain))
+        return _Sight(torch.from_numpy(rgb).permute(2, 0, 1).float() / 255, layers)
 
 
 def _squared(gain: Tensor | float) -> Tensor | float:

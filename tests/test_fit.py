@@ -162,13 +162,6 @@ def test_black_frames_count_as_perfect_not_as_infinite(tmp_path):
     assert fit(folder, tmp_path / "run").info.metrics["psnr_db"] == 100
 
 
-def test_a_loss_that_is_not_finite_is_named(tmp_path):
-    scene = make_scene(SceneOptions(size=Size(80, 136), frame_count=3))
-    folder = write_clip(scene, tmp_path / "scene", merged=True)
-    with pytest.raises(InputError, match="the rgb loss became inf"):
-        fit(folder, tmp_path / "run", "loss.rgb.weight=1e42")
-
-
 def test_a_damaged_checkpoint_is_named(fitted, tmp_path):
     _, _, run = fitted
     info = dataclasses.asdict(run.info)

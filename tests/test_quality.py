@@ -202,7 +202,7 @@ def test_a_soft_shadow_over_two_things_and_a_ground_is_four_layers(tmp_path):
     assert 0.45 < shadow.max() < 0.52  # soft as given
     texture = run.textures[0]
     assert (texture.coverage > 0.9).sum() > 200
-    assert texture.rgb[texture.coverage > 0.9].mean() < 0.1  # black seen through
+    assert texture.rgb[texture.coverage > 0.9].mean() < 0.2  # black seen through; the ground is 0.5
     uv = run.mapping.frame(0).uv[0][50, 60], run.mapping.frame(3).uv[0][50, 66]
     assert np.abs(uv[0] - uv[1]).max() < 0.5  # its centre goes along, by 2 px a frame
 
