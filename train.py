@@ -167,9 +167,9 @@ def prepare_folder(folder: Path, clip: Clip, *, resume: bool, overwrite: bool) -
 
 
 def fit(
-    clip: Clip, config: TrainConfig, options: argparse.Namespace, tracker: Tracker, spent_s: float
+    clip: Clip, config: TrainConfig, options: argparse.Namespace, tracker: Tracker, start_s: float
 ) -> None:
-    """Run the recipe that the config names; `spent_s` of its time are gone."""
+    """Run the recipe that the config names; its time runs since `start_s`."""
     from atlas.fit_job import FitJob
     from atlas.schedule import TimeBudget
 
@@ -177,8 +177,8 @@ def fit(
         from atlas.lna_fit import fit_lna as fit_recipe
     else:
         from atlas.fit import fit_layered as fit_recipe
-    budget = TimeBudget(config.budget_s, spent_s=spent_s)
     device = choose_device(config.device)
+    budget = TimeBudget(config.budget_s, spent_s=time.monotonic() - start_s)
     fit_recipe(FitJob(clip, config, options.out, device, tracker, budget), options.resume)
 
 
@@ -213,7 +213,7 @@ def main() -> None:
     try:
         with TensorBoardTracker(options.out) as tracker:
             tracker.text("config", to_yaml(config))
-            fit(clip, config, options, tracker, time.monotonic() - start_s)
+            fit(clip, config, options, tracker, start_s)
     except KeyboardInterrupt:
         print("interrupted; add --resume to go on", file=sys.stderr)
         sys.exit(130)
