@@ -55,7 +55,7 @@ def keep(path: Path | None, rows: list[dict[str, Any]]) -> None:
         "machine": machine_name(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": current_commit(),
-        "command": " ".join(sys.argv),
+        "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
     }
     path.write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
 
