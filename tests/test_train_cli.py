@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import train
-from atlas.config import load_config
+from atlas.config import load_config, save_config
 from atlas.errors import InputError
 from atlas.run import open_run
 from tests.test_lna_fit import BASE, make_clip
@@ -167,3 +167,21 @@ def test_help_names_every_option(capsys):
     for word in ("--out", "--config", "--set", "--device", "--seed", "--budget", "--resume"):
         assert word in text
     assert "python train.py data/swan --out runs/swan" in text
+
+
+def test_quality_is_for_the_default_recipe(tmp_path, clip, monkeypatch):
+    config = ROOT / "configs" / "lna.yaml"
+    with pytest.raises(InputError, match="--quality is for the default recipe, found recipe lna"):
+        start(monkeypatch, clip, "--out", tmp_path / "r", "--config", config, "--quality", "best")
+    assert not (tmp_path / "r").exists()
+
+
+def test_resuming_takes_the_run_s_config_but_not_its_spent_budget(tmp_path):
+    options = train.parse_arguments(["c", "--out", str(tmp_path), "--quality", "draft",
+                                     "--budget", "30", "--seed", "4"])  # fmt: skip
+    save_config(train.resolve_config(options), tmp_path / "config.yaml")
+    again = train.parse_arguments(["c", "--out", str(tmp_path), "--resume", "--quality", "best"])
+    config = train.resolve_config(again)
+    assert (config.quality, config.seed, config.budget_s) == ("best", 4, None)
+    plain = train.resolve_config(train.parse_arguments(["c", "--out", str(tmp_path), "--resume"]))
+    assert (plain.quality, plain.budget_s) == ("draft", None)
