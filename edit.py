@@ -183,7 +183,10 @@ def open_job(args: argparse.Namespace, footage: Footage) -> Job:
     if (model or is_run(args.input)) and not args.fast:
         run = open_model(args) if model else open_run(args.input)
         context = RenderContext(
-            textures=run.textures, shading=run.shading, first_frame=footage.first_frame, **times
+            textures=run.textures,
+            shading=run.shading,
+            first_frame=footage.first_frame + run.info.first_frame,
+            **times,
         )
         return Job(footage, run.mapping, context, run.shots)
     if args.compose == "lna":

@@ -33,7 +33,7 @@ from atlas.layered_file import (
 )
 from atlas.pace import Pace
 from atlas.run import clip_hash, read_run_info, write_atlases, write_run_info
-from atlas.shot_fit import FitState, ShotFit
+from atlas.shot_fit import SKY_NAME, FitState, ShotFit
 from atlas.shots import shot_folder, write_shots
 
 log = logging.getLogger(__name__)
@@ -148,8 +148,11 @@ class Fit:
         layers = len(self.clip.layer_names)
         score_s = sum(self.pace.expected_s(f"score_{i}") for i in range(layers))
         passes = DRAFT_PASSES if self.config.quality == "draft" else PASSES
-        if "sky" in self.clip.layer_names and self.config.quality != "draft":
-            passes += MENDING_PASSES * self.config.layered.known_sky_rounds
+        if self.config.quality != "draft":
+            has_sky = self.clip.layer_names[-1] == SKY_NAME
+            passes += MENDING_PASSES * self.config.layered.known_sky_rounds * has_sky
+            if layers - 1 - has_sky > 0:
+                passes += MENDING_PASSES * self.config.layered.opacity_rounds
         return FULL_OVER_HALF * passes * score_s * len(self.shot.windows)
 
     def _finish(self, state: FitState, has_earlier: bool) -> None:

@@ -21,7 +21,7 @@ from edits.export_atlas import export_atlases
 from edits.export_options import export_folder
 from edits.flatten import flat_paints
 from edits.footage import Footage
-from edits.recipe import Recipe
+from edits.recipe import Recipe, SkyEdit
 from edits.stmap import ExportOptions, ExportSource, export_stmaps
 
 
@@ -38,6 +38,15 @@ class ExportJob(Protocol):
     def context(self) -> RenderContext: ...
 
 
+def check_shots(job: ExportJob, recipe: Recipe) -> None:
+    """Refuse what has another place in every shot, where one picture a layer is asked for."""
+    if getattr(job, "shots", ()) and any(isinstance(edit, SkyEdit) for edit in recipe.edits):
+        raise InputError(
+            "--export: a sky is placed for every shot anew; export the shots one by one "
+            "(RUN/shots/01, RUN/shots/02 ...)"
+        )
+
+
 def run_export(args: argparse.Namespace, job: ExportJob, recipe: Recipe) -> str:
     """Do what --export or --export-atlas asks for; one line that says what was written.
 
@@ -46,6 +55,7 @@ def run_export(args: argparse.Namespace, job: ExportJob, recipe: Recipe) -> str:
     """
     folder = export_folder(args)
     if args.export:
+        check_shots(job, recipe)
         span = parse_span(args.range, job.footage.source.info)
         return export_edit(folder, job, recipe, span, movies=args.codec == "prores")
     textures = _textures(job, "--export-atlas")

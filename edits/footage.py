@@ -61,7 +61,8 @@ def find_clip(run: Path, moved_to: Path | None = None) -> Clip:
             f"{run}: its clip folder {folder} is not there; give its place with --clip DIR"
         )
     clip = Clip(folder)
-    if clip.frame_count != info.frame_count:
+    whole_or_shot = [(0, clip.frame_count), *clip.shots()]
+    if (info.first_frame, info.first_frame + info.frame_count) not in whole_or_shot:
         raise InputError(
             f"{folder}: has {clip.frame_count} frames, the run was fitted to {info.frame_count}"
         )

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from atlas.clip import Clip, write_info, write_rgb
+import edit
+from atlas.clip import Clip, read_rgb, write_info, write_rgb
 from atlas.config import load_config
 from atlas.coords import Size
 from atlas.errors import InputError
@@ -18,6 +19,7 @@ from atlas.shots import lay_out
 from atlas.survey import Contender, survey
 from atlas.texture import render
 from edits.context import RenderContext
+from edits.footage import find_clip
 from edits.kinds import FramePaint, LayerPaint, SkyEdit
 from edits.recipe import Recipe
 from edits.shots import ShotsRenderer
@@ -115,10 +117,10 @@ def test_a_sky_goes_into_every_shot_and_is_placed_for_each(film, tmp_path):
     red = np.zeros((60, 100, 3), np.uint8)
     red[..., 0] = np.linspace(120, 255, 100)
     write_rgb(tmp_path / "red.png", red)
-    edit = renderer(film, SkyEdit(source=str(tmp_path / "red.png")))
+    made = renderer(film, SkyEdit(source=str(tmp_path / "red.png")))
     for t in range(clip.frame_count):
         sky = clip.alpha(t)[0] < 0.02
-        after = edit.frame(t, clip.frame(t))
+        after = made.frame(t, clip.frame(t))
         assert after[sky][:, 0].mean() > 100
         assert after[sky][:, 1:].mean() < 12
         ground = clip.alpha(t)[0] == 1
@@ -132,8 +134,8 @@ def test_paint_on_one_frame_stays_in_its_shot(film, tmp_path):
     painted = clip.frame(5).copy()
     painted[30:40, 40:70] = (0, 255, 0)
     write_rgb(tmp_path / "f.png", painted)
-    edit = renderer(film, FramePaint(frame=5, path=str(tmp_path / "f.png")))
-    changed = [(edit.frame(t, clip.frame(t)) != clip.frame(t)).any() for t in range(7)]
+    made = renderer(film, FramePaint(frame=5, path=str(tmp_path / "f.png")))
+    changed = [(made.frame(t, clip.frame(t)) != clip.frame(t)).any() for t in range(7)]
     assert changed == [False] * 4 + [True] * 3
     with pytest.raises(InputError, match="there is no frame 9"):
         renderer(film, FramePaint(frame=9, path=str(tmp_path / "f.png")))
@@ -146,9 +148,25 @@ def test_paint_on_the_common_picture_lands_in_the_shot_it_lies_on(film, tmp_path
     x, y = (int(v) for v in run.shots[1].part.frame(0).uv[1][5, 5])
     paint[y : y + 6, x : x + 20] = (255, 0, 255, 255)
     write_rgb(tmp_path / "paint.png", paint)
-    edit = renderer(film, LayerPaint(layer="sky", path=str(tmp_path / "paint.png")))
-    changed = [(edit.frame(t, clip.frame(t)) != clip.frame(t)).any() for t in range(7)]
+    made = renderer(film, LayerPaint(layer="sky", path=str(tmp_path / "paint.png")))
+    changed = [(made.frame(t, clip.frame(t)) != clip.frame(t)).any() for t in range(7)]
     assert changed == [False] * 4 + [True] * 3
+
+
+def test_one_shot_s_run_is_one_to_edit_and_export(film, tmp_path):
+    clip, run = film
+    assert find_clip(run.folder / "shots" / "02").folder == clip.folder
+    red = tmp_path / "red.png"
+    write_rgb(red, np.full((9, 16, 3), (200, 0, 0), np.uint8))
+    out, shot = tmp_path / "edited", run.folder / "shots" / "02"
+    edit.main([str(word) for word in (shot, "--sky", red, "--out", out, "--no-history")])
+    pictures = sorted(out.glob("*.png"))
+    changed = [(read_rgb(p) != clip.frame(t)).any() for t, p in enumerate(pictures)]
+    assert changed == [False] * 4 + [True] * 3
+    with pytest.raises(InputError, match="export the shots one by one"):
+        edit.main(
+            [str(word) for word in (run.folder, "--sky", red, "--export", "stmap", out / "x")]
+        )
 
 
 def test_nothing_is_measured_over_a_cut(film):
