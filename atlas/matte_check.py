@@ -15,8 +15,11 @@ import numpy as np
 
 from atlas.known_sky import NOISE_RANGE, REACH_PX
 from atlas.mapping import FrameMapping, LayerMapping
+from atlas.plain_sky import plain_sky
 from atlas.texture import Texture, sample
 
+HUE_MARGIN = 0.25
+"""More of a plain sky's hue than this above the matte's share contradicts the matte."""
 CHECKED_FRAMES = 8
 """Frames at most that are looked at."""
 MOST_WRONG = 0.015
@@ -54,6 +57,7 @@ def contradictions(
 
     Only pixels count whose sky some frame has seen bare and that no third layer touches. What
     looks like the sky within its noise, and what looks unlike it, is told by the RGB distance.
+    A plain sky contradicts a matte by its hue as well (`plain_sky`).
     """
     if sky.bare is None:
         raise ValueError("sky must come with `bare`")
@@ -71,7 +75,12 @@ def contradictions(
     edge = known & _along_edges(share)
     false_scene = edge & (share < 0.6) & (distance < 1.5 * noise)
     false_sky = edge & (share > 0.95) & (distance > 6 * noise)
-    return int((false_scene | false_sky).sum()), int(edge.sum())
+    wrong, looked_at = false_scene | false_sky, edge
+    plain = plain_sky(rgb.astype(np.float32) / 255, share)
+    if plain is not None:  # crowns before a blue sky that no frame shows bare
+        crown = plain.trust > 0.5
+        wrong, looked_at = wrong | (crown & (plain.key > share + HUE_MARGIN)), edge | crown
+    return int(wrong.sum()), int(looked_at.sum())
 
 
 def _along_edges(share: np.ndarray) -> np.ndarray:

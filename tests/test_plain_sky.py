@@ -6,6 +6,7 @@ import pytest
 
 from atlas.known_sky import refine_sky_share
 from atlas.mapping import FrameMapping
+from atlas.matte_check import contradictions
 from atlas.plain_sky import plain_sky
 from atlas.texture import Texture
 
@@ -45,14 +46,27 @@ def scene(color=(0.28, 0.46, 0.78)):
     return np.rint(frame * 255).astype(np.uint8), true, matte
 
 
-def refined(frame, matte):
+def known(frame, matte):
+    """The mapping and the sky's texture: known where the matte has it open."""
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     uv = np.stack([x, y], -1)
     found = FrameMapping(
         np.stack([uv, uv]), np.stack([1 - matte, np.ones_like(matte)]), np.ones(2, np.float32)
     )
-    texture = Texture(frame.astype(np.float32) / 255, np.float32(matte > 0), np.float32(matte == 1))
-    return refine_sky_share(frame, found, texture, None)
+    rgb = frame.astype(np.float32) / 255
+    return found, Texture(rgb, np.float32(matte > 0), np.float32(matte == 1))
+
+
+def refined(frame, matte):
+    return refine_sky_share(frame, *known(frame, matte), None)
+
+
+def test_a_matte_that_takes_a_crown_for_solid_needs_mending():
+    frame, true, matte = scene()
+    wrong, looked_at = contradictions(frame, *known(frame, matte), None)
+    assert wrong > 0.1 * looked_at
+    wrong, looked_at = contradictions(frame, *known(frame, true), None)
+    assert wrong < 0.015 * looked_at
 
 
 def test_a_bare_crown_lets_the_sky_through():
