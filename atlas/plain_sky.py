@@ -51,24 +51,15 @@ def plain_sky(frame: np.ndarray, share: np.ndarray) -> PlainSky | None:
     Args:
         frame: (H, W, 3) float32, [0, 1]. share: (H, W) float32, [0, 1], of the sky, roughly.
     """
-    open_sky = share > 0.98
-    if open_sky.mean() < LEAST_OPEN:
+    fitted = _fitted_sky(frame, share > 0.98)
+    if fitted is None:
         return None
-    color = _smooth_color(frame, open_sky)
-    distance = np.linalg.norm(frame - color, axis=-1)
-    noise = float(np.median(distance[open_sky]))
-    low, high = PLAIN_NOISE
-    plain = float(np.clip((high - noise) / (high - low), 0, 1))
+    color, plain = fitted
     hue, sky_hue = _without_grey(frame), _without_grey(color)
-    squared = (sky_hue**2).sum(-1)
-    low, high = LEAST_CHROMA
-    plain *= float(np.clip((np.sqrt(np.median(squared)) - low) / (high - low), 0, 1))
-    if plain == 0:
-        return None
-    key = ((hue * sky_hue).sum(-1) / np.maximum(squared, 1e-6)).clip(0, 1)
-    key = np.minimum(key, _largest_share(frame, color))  # coded hues are coarser than what is dark
-    trust = plain * _seen_through(key.astype(np.float32), share)
-    return PlainSky(color, key.astype(np.float32), trust.astype(np.float32))
+    key = (hue * sky_hue).sum(-1) / np.maximum((sky_hue**2).sum(-1), 1e-6)
+    # coded hues are coarser than what is dark
+    key = np.minimum(key.clip(0, 1), _largest_share(frame, color)).astype(np.float32)
+    return PlainSky(color, key, (plain * _seen_through(key, share)).astype(np.float32))
 
 
 def _largest_share(frame: np.ndarray, color: np.ndarray) -> np.ndarray:
@@ -79,30 +70,60 @@ def _largest_share(frame: np.ndarray, color: np.ndarray) -> np.ndarray:
 
 
 def _without_grey(rgb: np.ndarray) -> np.ndarray:
-    return rgb - rgb.mean(-1, keepdims=True)
+    grey = (rgb[..., 0] + rgb[..., 1] + rgb[..., 2]) / 3
+    return rgb - grey[..., None]
 
 
-def _smooth_color(frame: np.ndarray, open_sky: np.ndarray) -> np.ndarray:
-    """(H, W, 3) float32: a cubic polynomial of the place through the open sky's colours.
+def _fitted_sky(frame: np.ndarray, open_sky: np.ndarray) -> tuple[np.ndarray, float] | None:
+    """A cubic polynomial of the place through the open sky's colours, and how plain that sky is.
 
-    Fitted twice, the second time without what lies off the first fit (birds, wisps of cloud).
+    Fitted thrice, each time without what lies off the last fit (birds, wisps of cloud).
+
+    Returns:
+        (H, W, 3) float32 and a number in (0, 1]; None for a sky that is not plain or has no hue.
     """
     height, width = open_sky.shape
+    if open_sky.mean() < LEAST_OPEN:
+        return None
     y, x = np.nonzero(open_sky)
     step = max(len(x) // _FIT_PIXELS, 1)
     x, y = x[::step], y[::step]
     basis, values = _powers(x / width, y / height), frame[y, x].astype(np.float64)
-    kept = np.ones(len(x), bool)
+    weights, off, kept = np.zeros((basis.shape[1], 3)), np.zeros(len(x)), np.ones(len(x), bool)
     for _ in range(3):
         weights = np.linalg.lstsq(basis[kept], values[kept], rcond=None)[0]
         off = np.linalg.norm(values - basis @ weights, axis=-1)
         kept = off <= max(2.5 * float(np.median(off)), 1e-4)
-    grid_y, grid_x = np.mgrid[:height, :width]
+    chroma = float(np.median(np.linalg.norm(_without_grey(basis @ weights), axis=-1)))
+    plain = 1 - _ramp(float(np.median(off)), PLAIN_NOISE)
+    plain *= _ramp(chroma, LEAST_CHROMA)
+    if plain == 0:
+        return None
     # beyond the open sky a cubic runs away: rows and columns are held at the open sky's ends
-    at_x = np.clip(grid_x.ravel(), x.min(), x.max()) / width
-    at_y = np.clip(grid_y.ravel(), y.min(), y.max()) / height
-    out = _powers(at_x, at_y) @ weights
-    return np.clip(out, 0, 1).reshape(frame.shape).astype(np.float32)
+    at_x = np.linspace(0.5, width - 0.5, _coarse(width)) - 0.5
+    at_y = np.linspace(0.5, height - 0.5, _coarse(height)) - 0.5
+    grid_x, grid_y = np.meshgrid(at_x.clip(x.min(), x.max()), at_y.clip(y.min(), y.max()))
+    rough = _powers(grid_x.ravel() / width, grid_y.ravel() / height) @ weights
+    rough = rough.reshape(*grid_x.shape, 3).astype(np.float32)
+    return _stretched(rough, (height, width)).clip(0, 1), plain
+
+
+def _ramp(value: float, between: tuple[float, float]) -> float:
+    low, high = between
+    return float(np.clip((value - low) / (high - low), 0, 1))
+
+
+def _coarse(length: int) -> int:
+    """How many places along a side tell a smooth colour."""
+    return min(length, max(length // 8, 2))
+
+
+def _stretched(rough: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) bilinear; the outermost values lie on the outermost pixels' centres."""
+    height, width = shape
+    x = np.linspace(0, rough.shape[1] - 1, width, dtype=np.float32)
+    y = np.linspace(0, rough.shape[0] - 1, height, dtype=np.float32)
+    return cv2.remap(rough, *np.meshgrid(x, y), cv2.INTER_LINEAR)
 
 
 def _powers(x: np.ndarray, y: np.ndarray) -> np.ndarray:
