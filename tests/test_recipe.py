@@ -1,6 +1,7 @@
 """Recipes: round trip, refusals in one line, paths relative to the recipe, hashes."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +112,11 @@ def test_binary_file_given_as_recipe_is_one_line(tmp_path):
     path.write_bytes(b"\x89PNG\r\n\xff\xfe\x00\x01")
     with pytest.raises(InputError, match="wanted a recipe"):
         read_recipe(path)
+
+
+def test_the_recipe_in_the_guide_is_one(tmp_path):
+    guide = (Path(__file__).resolve().parent.parent / "docs/EDITING.md").read_text()
+    (tmp_path / "edit.yaml").write_text(guide.split("```yaml\n")[1].split("```")[0])
+    recipe = read_recipe(tmp_path / "edit.yaml")
+    kinds = [edit.kind for edit in recipe.edits]
+    assert kinds == ["layer_paint", "frame_paint", "insert", "remove", "filter"]
