@@ -24,6 +24,9 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         "transparent; prores only")  # fmt: skip
     add("--effort", choices=EFFORTS, help="the encoder's trade of time for size (default: fast; "
         "superfast where the sky of a video is replaced)")  # fmt: skip
+    add("--frame-by-frame", action="store_true", help="one frame after the other in one thread, in "
+        "RGB, as edits other than skies are made")  # fmt: skip
+    add("--stage-times", action="store_true", help="say how long each stage took")
     live = parser.add_argument_group("live").add_argument
     live("--input", metavar="N|-", dest="live", help="edit pictures as they come: camera number "
          "N, or - for a video of any kind on standard input; --out - writes YUV4MPEG to standard "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -26,7 +27,13 @@ def streamed_source(args: argparse.Namespace, recipe: Recipe) -> FrameSource | N
     """The video to stream; None where this command has to go frame by frame instead."""
     looking = args.preview is not None or args.contact_sheet or args.watch or args.history
     other = args.size or args.data or args.source or args.clip
-    if looking or other or args.compose != "exact" or args.codec in _RGB_CODECS:
+    if (
+        looking
+        or other
+        or args.frame_by_frame
+        or args.compose != "exact"
+        or args.codec in _RGB_CODECS
+    ):
         return None
     if not args.input.is_file() or not can_stream(recipe):
         return None
@@ -64,7 +71,20 @@ def stream_video(args: argparse.Namespace, source: FrameSource, stream: SkyStrea
         except KeyboardInterrupt:
             raise SystemExit(130) from None
     seconds = time.monotonic() - start_s
-    return f"{args.out}: {count} frames in {seconds:.1f} s ({count / seconds:.1f} frames/s)"
+    said = f"{args.out}: {count} frames in {seconds:.1f} s ({count / seconds:.1f} frames/s)"
+    return f"{said}\n{stage_times(stream, last + 1)}" if args.stage_times else said
+
+
+def stage_times(stream: SkyStream, count: int) -> str:
+    """CPU milliseconds a frame of every stage, of ffmpeg's processes, and of all the rest."""
+    shares = {name: seconds for name, seconds in stream.times.cpu_s.items() if name != "decode"}
+    own, others = (
+        sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    shares["start and pipes"] = own - sum(shares.values())
+    shares["ffmpeg decode and encode"] = others
+    parts = (f"{name} {1000 * seconds / count:.1f}" for name, seconds in shares.items())
+    return "stages, CPU ms a frame: " + ", ".join(parts)
 
 
 def _numbered(

@@ -38,6 +38,11 @@ from preprocess.rotation import (
 from preprocess.tracks import PointSet, find_corners, follow
 
 _SEEK_FRAMES = 60
+_SKY_SPACING = 40
+"""Points of the sky keep the longer side over this apart."""
+_TEXTURED = 0.55
+"""A sky that yields less than this share of the points sought in it is not believed against the
+scene."""
 _FAR = 0.3
 """Least weight by place of a point of the far scene."""
 
@@ -56,7 +61,7 @@ class CameraOptions:
     """Corners sought per group: sky, far scene, near scene."""
     keyframe_tolerance_px: float = 2.0
     """The same for matches with keyframes, which lens distortion and small parallax displace."""
-    far_reach: float = 0.12
+    far_reach: float = 0.05
     """Scene this far under the skyline counts 1/e as much as on it; share of the longer side."""
     reference_frames: int = 14
     """A new reference is taken this often; points are compared over once to twice as many."""
@@ -118,6 +123,8 @@ class _Shot:
     new_rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
     keyframes: list[_Keyframe] = field(default_factory=list)
     since_keyframe: int = 0
+    sky_cover: float = 1.0
+    """Share of the points sought in the sky that were found: low where it has no texture."""
     scene_trust: float = 0.7
     """How well the scene has fitted one rotation where sky and scene disagreed; [0, 1]."""
 
@@ -169,6 +176,7 @@ class CameraTracker:
             self._ease_focal()
             shot.rotation = nearest_rotation(shot.rotation @ from_vector(shot.pull))
         self._add_points(grey, sky_small)
+        self._judge_texture(sky_small)
         self._take_reference()
         self._keep_keyframe(grey, confidence)
         shot.grey = grey
@@ -210,13 +218,26 @@ class CameraTracker:
         masks = safe, scene & far, scene & ~far
         for i in np.flatnonzero(wanted):
             in_sky, missing = i == 0, count - present[i]
-            distance_px = long_side / (80 if i == 1 else 40)
+            distance_px = long_side / (80 if i == 1 else _SKY_SPACING)
             mask = masks[i]
             xy = find_corners(grey, mask & (taken == 0), missing, distance_px)
             columns, rows = np.round(xy).astype(int).T
             weight = np.ones(len(xy), np.float32) if in_sky else weight_map[rows, columns]
             points = points.joined(PointSet.fresh(xy, np.full(len(xy), in_sky), weight))
         shot.points = points
+
+    def _judge_texture(self, sky: np.ndarray) -> None:
+        """How many points the sky yields: what is found in a plain one are wires and branches.
+
+        Args:
+            sky: (h, w) float32 matte at the working size.
+        """
+        shot = self._shot
+        assert shot.points is not None
+        area_px = float((cv2.erode(sky, np.ones((7, 7), np.uint8)) > 0.8).sum())
+        room = area_px / (1.5 * (max(sky.shape) / _SKY_SPACING) ** 2)
+        cover = shot.points.in_sky.sum() / max(min(room, self.options.points), 1)
+        shot.sky_cover = cover if shot.age == 0 else 0.8 * shot.sky_cover + 0.2 * cover
 
     def _motion(self, grey: np.ndarray, sky: np.ndarray) -> RotationFit | None:
         """Follow the points; rotation from this frame's rays to the last one's."""
@@ -300,6 +321,8 @@ class CameraTracker:
         sky, scene = fit(in_sky), fit(~in_sky)
         if sky is None or scene is None:
             return sky or scene
+        if self._shot.sky_cover < _TEXTURED and scene.quality > 0.15:
+            return scene
         turn = to_vector(sky.rotation.T @ scene.rotation)
         if min(sky.quality, scene.quality) < 0.3 * max(sky.quality, scene.quality):
             return max(sky, scene, key=lambda f: f.quality)
