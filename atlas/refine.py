@@ -30,6 +30,8 @@ from atlas.store import ClipStore
 
 PURE_SHARE = 0.9
 """Pixels that show at least this much of a layer have its colour."""
+PIXEL_STEP = 3
+"""One step sees every so many pixels, along either side; the next step others."""
 MARGIN_PX = 8
 """How far beyond the layer the losses reach."""
 
@@ -165,8 +167,11 @@ class FieldFit:
         box = self.boxes[t]
         if box is None:
             return {}
-        oy, ox = divmod(step % 4, 2)  # a quarter of the pixels at a time
-        cut = (slice(box.top + oy, box.bottom, 2), slice(box.left + ox, box.right, 2))
+        oy, ox = divmod(step % PIXEL_STEP**2, PIXEL_STEP)  # one of so many pixels at a time
+        cut = (
+            slice(box.top + oy, box.bottom, PIXEL_STEP),
+            slice(box.left + ox, box.right, PIXEL_STEP),
+        )
         inside = store.share(scene.layer, t)[cut] > PURE_SHARE
         if not inside.any():
             return {}
@@ -183,7 +188,7 @@ class FieldFit:
         }
         neighbours = [n for n in (t - 1, t + 1) if 0 <= n < store.frame_count]
         if neighbours:
-            other = neighbours[step // 4 % len(neighbours)]
+            other = neighbours[step // PIXEL_STEP**2 % len(neighbours)]
             terms["flow"] = self.loss.flow.weight * self._flow((t, other), uv, (cut, at), inside)
         return terms
 
