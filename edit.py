@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -244,6 +245,9 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     if args.skyar is not None:
         use_skyar(args)
+    if args.live is not None:
+        edit_live(args)
+        return
     if args.input is None:
         raise InputError("RUN_OR_VIDEO is missing; see python edit.py --help")
     if args.history:
@@ -309,6 +313,37 @@ def replace_sky(args: argparse.Namespace, recipe: Recipe, source: FrameSource) -
             f"the camera is uncertain in {observer.uncertain_frames} of {info.frame_count} frames; "
             "look at those, or give --track or --still"
         )
+
+
+def edit_live(args: argparse.Namespace) -> None:
+    """--input: pictures as they come."""
+    from edits.live import CameraSource, PipeOut, PipeSource, Window, run_live
+    from edits.stream import SkyStream, can_stream
+    from preprocess.camera_track import open_camera
+    from preprocess.observer import SkyObserver, matte_of_photo
+
+    recipe = read_recipe(args)
+    if args.input is not None or args.recipe is not None:
+        raise InputError("--input stands for RUN_OR_VIDEO; leave the other one out")
+    if not can_stream(recipe):
+        raise InputError("--input takes one sky and a look, nothing else")
+    if not (args.live == "-" or args.live.isdecimal()):
+        raise InputError(f"--input {args.live}: wanted the number of a camera, or -")
+    if args.out is not None and str(args.out) != "-":
+        raise InputError(
+            f"--out {args.out}: live pictures go to a window, or with --out - to a pipe"
+        )
+    live = args.live
+    source = (
+        PipeSource(sys.stdin.buffer) if live == "-" else CameraSource(int(live), mirror=args.mirror)
+    )
+    camera = open_camera(source.form.size, args.track, still=args.still)
+    stream = SkyStream(recipe, SkyObserver(source.form, camera), matte_of_photo)
+    show = Window(source.form) if args.out is None else PipeOut(source.form, sys.stdout.buffer)
+    try:
+        run_live(source, stream, show)
+    finally:
+        source.close()
 
 
 def save_recipe(args: argparse.Namespace, recipe: Recipe) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import IO
 
 from atlas.coords import Size
 from atlas.errors import InputError
@@ -39,19 +40,20 @@ class Process:
     """A running ffmpeg whose stderr is drained by a thread, so that no pipe can fill up and stall.
 
     It has a session of its own: Ctrl-C reaches this program alone, which then ends ffmpeg.
+    `feed`: whether its input is written here; or a file that it reads itself.
     """
 
     def __init__(
         self,
         arguments: list[str],
         *,
-        feed: bool = False,
+        feed: bool | IO[bytes] = False,
         read: bool = False,
         on_line: Callable[[str], None] | None = None,
     ):
         self._popen = subprocess.Popen(
             [executable(), "-hide_banner", "-nostats", *([] if feed else ["-nostdin"]), *arguments],
-            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+            stdin=_standard_input(feed),
             stdout=subprocess.PIPE if read else subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             bufsize=0,
@@ -152,6 +154,12 @@ class Process:
         lines = [line.removeprefix("Error opening input: ") for line in said]
         telling = [line for line in lines if line and not line.startswith(vague)]
         return (telling or lines or ["it gave no reason"])[-1]
+
+
+def _standard_input(feed: bool | IO[bytes]) -> int | IO[bytes]:
+    if isinstance(feed, bool):
+        return subprocess.PIPE if feed else subprocess.DEVNULL
+    return feed
 
 
 @dataclass(frozen=True)

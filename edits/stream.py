@@ -106,12 +106,12 @@ class SkyStream:
         self._paint: Paint | None = None
 
     def run(
-        self, frames: Iterable[tuple[int, float, Planes]]
+        self, frames: Iterable[tuple[int, float, Planes]], depth: int = 3
     ) -> Generator[StreamFrame, None, None]:
-        """Edited frames in order, of (number, seconds, planes)."""
+        """Edited frames in order, of (number, seconds, planes); `depth`: most between stages."""
         stages = [("matte", self._matte), ("track", self._track), ("composite", self._composite)]
         given = (StreamFrame(*frame) for frame in frames)
-        yield from Pipeline(given, stages, times=self.times)
+        yield from Pipeline(given, stages, depth=depth, times=self.times)
 
     def _matte(self, frame: StreamFrame) -> StreamFrame:
         return replace(frame, seen=self._observer.look(frame.planes))
