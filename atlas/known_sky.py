@@ -69,12 +69,11 @@ def refine_sky_share(
     mixing, solid, told_apart = _mixing(frame, old_sky, distance, share, noise, scale)
     trust = known * (1 - above) * told_apart
     most = (1 - above) * (1 - np.maximum(mixing, solid))
+    least = (1 - above) * (1 - mixing * (1 - solid))
     if plain is not None:  # a hue tells more than a colour among twigs finer than a pixel
         seen_through = plain.trust > 0
-        most = np.where(seen_through, (1 - above) * plain.key, most)
-        told_apart = np.maximum(told_apart, seen_through)
-        trust = known * (1 - above) * told_apart
-    least = (1 - above) * (1 - mixing * (1 - solid))
+        most, least = (np.where(seen_through, (1 - above) * plain.key, x) for x in (most, least))
+        trust = known * (1 - above) * np.maximum(told_apart, seen_through)
     # More sky wherever the matte has any doubt. Less of it only where the matte sees a scene near
     # by and a mixture explains the pixel, since clouds that moved look like things before a sky.
     gain_of_sky = _near(share < 0.98, scale) * np.maximum(most - share, 0)
