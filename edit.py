@@ -192,10 +192,19 @@ def open_job(args: argparse.Namespace, footage: Footage) -> Job:
         return Job(footage, run.mapping, context, run.shots)
     if args.compose == "lna":
         raise InputError(f"{args.input}: --compose lna needs a run or model folder, not a video")
+    from preprocess.camera_track import open_camera
     from preprocess.fastpath import FastPathMapping
 
+    for option in ("with_alpha", "keep_partial", "export_track"):
+        if getattr(args, option):
+            raise InputError(
+                f"--{option.replace('_', '-')}: only where the sky of a video is replaced, or a "
+                "look is laid over it, and nothing else is done"
+            )
+
     def fresh_mapping() -> FastPathMapping:
-        return FastPathMapping(info.size, frame_count=info.frame_count)
+        camera = open_camera(info.size, args.track, still=args.still, frame_count=info.frame_count)
+        return FastPathMapping(info.size, frame_count=info.frame_count, camera=camera)
 
     mapping = fresh_mapping()
     context = RenderContext(fresh_mapping=fresh_mapping, focal=mapping.focal_px, **times)

@@ -121,7 +121,7 @@ def output_planes(frame: StreamFrame, form: PlaneFormat, delivery: Delivery) -> 
         done = [np.hstack(pair) for pair in zip(frame.planes.all, done, strict=True)]
     if delivery.pixel_format != "yuva444p10le":
         return done
-    alpha = (1023 - frame.alpha.astype(np.uint16) * 1023 // 255).astype(np.uint16)
+    alpha = (1023 - frame.alpha.astype(np.uint32) * 1023 // 255).astype(np.uint16)
     if delivery.side_by_side:
         alpha = np.hstack([np.full_like(alpha, 1023), alpha])
     wide = form.with_size(Size(*alpha.shape))

@@ -25,6 +25,7 @@ from atlas.coords import Size, apply_homography
 from atlas.layered import homography_map
 from atlas.mapping import FrameMapping, Layer, LayerMapping
 from preprocess.camera import CameraOptions, CameraPose, CameraTracker, StepMatches
+from preprocess.camera_track import CameraSource
 from preprocess.sky.matte import SkyMatter, open_matter
 
 
@@ -57,6 +58,9 @@ class FrameMotion:
     starts_shot: bool
 
 
+NO_MATCHES = StepMatches(np.empty((0, 2)), np.empty((0, 2)))
+
+
 class FastPathMapping(LayerMapping):
     """See the module."""
 
@@ -66,8 +70,10 @@ class FastPathMapping(LayerMapping):
         options: FastPathOptions | None = None,
         matter: SkyMatter | None = None,
         frame_count: int | None = None,
+        camera: CameraSource | None = None,
     ):
-        """`frame_count` None: as many as have been observed. `matter` None: as the options say."""
+        """`frame_count` None: as many as have been observed. `matter` None: as the options say.
+        `camera` None finds the camera's motion."""
         self.options = options or FastPathOptions()
         self.frame_size = frame_size
         self._matter = matter or open_matter(self.options.matte)
@@ -80,7 +86,7 @@ class FastPathMapping(LayerMapping):
         canvas = Size(frame_size.height + 2 * y, frame_size.width + 2 * x)
         self.layers = (Layer("foreground", canvas), Layer("sky", canvas))
         self._place = np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
-        self._camera = CameraTracker(frame_size, self.options.camera)
+        self._camera = camera or CameraTracker(frame_size, self.options.camera)
         self._chain = HomographyChain(frame_size)
         self._motions: list[FrameMotion] = []
         self._mattes: OrderedDict[int, np.ndarray] = OrderedDict()
@@ -198,11 +204,14 @@ class FastPathMapping(LayerMapping):
     def _track(self, rgb: np.ndarray, matte: np.ndarray, starts_shot: bool) -> FrameMotion:
         if starts_shot:
             self._camera.cut()
-        pose = self._camera.step(rgb, matte)
+        pose = self._camera.step_grey(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), matte)
         if starts_shot:
             foreground, confidence = self._chain.restart(), 1.0
         else:
-            foreground, confidence = self._chain.step(self._camera.scene_matches, pose)
+            matches = NO_MATCHES
+            if isinstance(self._camera, CameraTracker):
+                matches = self._camera.scene_matches
+            foreground, confidence = self._chain.step(matches, pose)
         return FrameMotion(
             self._place @ pose.homography,
             self._place @ foreground,

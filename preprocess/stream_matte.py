@@ -23,6 +23,9 @@ from preprocess.sky.opencv_network import OpenCvNetwork
 from preprocess.sky.refine import RefineOptions, colour_line
 from preprocess.sky.temporal import FlowSteadier, Motion, SteadyOptions, carry, small_flow
 
+_BLACK = 24
+"""A picture without a brighter level than this is a fade, not a night: it shows no sky."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamMatteOptions:
@@ -87,7 +90,8 @@ class StreamMatter:
         else:
             found = None
         if found is None:
-            sky = self._network.opacity(rgb)
+            dark = int(rgb.max()) < _BLACK
+            sky = np.zeros(rgb.shape[:2], np.float32) if dark else self._network.opacity(rgb)
             if self._age % self.options.learn_every == 0:
                 self._colours.learn(rgb, sky)
             sky = self._steadier(rgb, self._colours.decide(rgb, sky))

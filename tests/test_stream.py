@@ -11,7 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+import edit
+from atlas import ffmpeg
 from atlas.coords import Size
+from atlas.errors import InputError
 from atlas.pipeline import Pipeline
 from atlas.planes import PlaneFormat, Planes, enlarged_chroma, shrunk_chroma
 from atlas.video import open_source
@@ -198,3 +201,58 @@ def test_an_interrupt_leaves_nothing_or_a_playable_part(clip, tmp_path, keep):
     if keep:
         count = open_source(out).info.frame_count
         assert 10 < count < 600
+
+
+def _edited(clip: Path, out: Path, *options: str) -> Path:
+    edit.main([str(clip), "--sky", "edits/skies/clear.jpg", "--out", str(out), *options])
+    return out
+
+
+def test_ten_bits_pass_from_source_to_result(clip, tmp_path):
+    """The ground of a 10-bit source: as near as an encoder at crf 4 leaves 10-bit levels."""
+    deep = tmp_path / "deep.mkv"
+    frames = [rgb.astype(np.uint16) * 257 for rgb in open_source(clip).frames(0, 6)]
+    with VideoWriter(deep, SIZE, fps=25, codec="h265", crf=4, pixel_format="rgb48") as writer:
+        for rgb in frames:
+            writer.write(rgb + np.arange(356, dtype=np.uint16)[:, None] % 4 * 64)
+    out = _edited(deep, tmp_path / "out.mkv", "--codec", "h265", "--crf", "4")
+    source, result = open_source(deep), open_source(out)
+    assert source.info.pix_fmt == result.info.pix_fmt == "yuv420p10le"
+    form = source.plane_format
+    before, after = (next(iter(s.planes(form, 2, 1))).y[170:] for s in (source, result))
+    assert (before % 4 != 0).any()
+    assert np.abs(before.astype(int) - after.astype(int)).mean() < 2.5  # of 1023
+    eight = _edited(deep, tmp_path / "eight.mp4")
+    assert open_source(eight).info.pix_fmt == "yuv420p"  # h264 of few players' taste otherwise
+
+
+def test_prores_carries_the_matte_as_alpha(clip, tmp_path):
+    out = _edited(clip, tmp_path / "a.mov", "--codec", "prores", "--with-alpha", "--range", "0:2")
+    assert "yuva444p" in open_source(out).info.pix_fmt
+    line = ["-v", "error", "-i", str(out), "-vf", "alphaextract,format=gray", "-frames:v", "1"]
+    process = ffmpeg.Process([*line, "-f", "rawvideo", "-"], read=True)
+    alpha = np.frombuffer(process.read_all(), np.uint8).reshape(200, 356)
+    process.finish()
+    assert alpha[:50].mean() < 40
+    assert alpha[160:].mean() > 230
+    with pytest.raises(InputError, match="--with-alpha needs --codec prores"):
+        _edited(clip, tmp_path / "a.mp4", "--with-alpha")
+
+
+def test_a_track_that_was_written_gives_the_same_video(clip, tmp_path):
+    track = tmp_path / "track.json"
+    first = _edited(clip, tmp_path / "a.mp4", "--export-track", str(track))
+    again = _edited(clip, tmp_path / "b.mp4", "--track", str(track))
+    still = _edited(clip, tmp_path / "c.mp4", "--still")
+    last = [open_source(path).frame(19).astype(int)[:60] for path in (first, again, still)]
+    assert np.abs(last[0] - last[1]).mean() < 1.0
+    assert np.abs(last[0] - last[2]).mean() > 3.0
+
+
+def test_streamed_and_frame_by_frame_agree(clip, tmp_path):
+    first = _edited(clip, tmp_path / "a.mp4", "--crf", "4")
+    other = _edited(clip, tmp_path / "b.mp4", "--frame-by-frame", "--crf", "4")
+    for t in (0, 10, 19):
+        a, b = (open_source(path).frame(t).astype(float) for path in (first, other))
+        assert 10 * np.log10(255**2 / ((a - b)[:60] ** 2).mean()) > 30
+        assert 10 * np.log10(255**2 / ((a - b)[150:] ** 2).mean()) > 34
