@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from atlas.coords import Size, apply_homography
-from atlas.matches import MIN_POINTS, Matches, match_along_flow, match_by_warp
+from atlas.matches import MIN_POINTS, Matches, match_along_flow, match_by_warp, match_in_mask
 from atlas.store import ClipStore
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def estimate_base_motion(
     size = store.size
     focal = focal_px or DEFAULT_FOCAL_WIDTHS * max(size.width, size.height)
     kind = _model(model, size, focal)
-    near = [match_along_flow(store, layer, t) for t in range(store.frame_count - 1)]
+    near = match_neighbours(store, layer, model)
     if model == "rotation" and focal_px is None:
         kind.focal_px = estimate_focal(near, kind, store.frame_count)
     matrices = _chain(near, kind, store.frame_count, reference)
@@ -130,6 +130,16 @@ def estimate_base_motion(
     confidence = _confidence(pairs, matrices, store.frame_count)
     matrices, canvas = place_on_canvas(store, layer, matrices)
     return BaseMotion(matrices, canvas, confidence, model)
+
+
+def match_neighbours(store: ClipStore, layer: int, model: str) -> list[Matches]:
+    """Matches between neighbouring frames; an object's come from a flow of its own."""
+    near = []
+    for t in range(store.frame_count - 1):
+        own = match_in_mask(store, layer, t) if model == "affine" else None
+        enough = own is not None and len(own.weight) >= MIN_POINTS
+        near.append(own if own is not None and enough else match_along_flow(store, layer, t))
+    return near
 
 
 def _strides(frame_count: int) -> list[int]:

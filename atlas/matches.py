@@ -7,12 +7,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from atlas.boxes import box_about
 from atlas.coords import Size, apply_homography
 from atlas.mapping import visible_shares
 from atlas.store import ClipStore
 
 POINTS_PER_PAIR = 240
 MIN_POINTS = 16
+MASK_MARGIN_PX = 16
+"""How much of the painted-over surroundings the flow of a small layer sees."""
+FLOW_SIDE_PX = 160
+"""Smaller pictures are enlarged for flow, up to three times."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,62 @@ def match_along_flow(store: ClipStore, layer: int, t: int) -> Matches:
     forward = store.flow(t, t + 1).astype(np.float32)
     backward = store.flow(t + 1, t).astype(np.float32)
     return _select(store, layer, (t, t + 1), (forward, backward))
+
+
+def match_in_mask(store: ClipStore, layer: int, t: int) -> Matches:
+    """Matches of a small layer between frames `t` and `t + 1`, by a flow that sees nothing else.
+
+    What is beside the layer is painted over with the layer's mean, and the shift of its mask's
+    centre is taken out first. So neither a background that moves the other way nor an edge in
+    front drags the flow along, which it does when the layer is small or fast.
+    """
+    inner = [_inner_shares(store, frame)[layer] > 0 for frame in (t, t + 1)]
+    if min(int(mask.sum()) for mask in inner) < 2 * MIN_POINTS:
+        return Matches(t, t + 1, np.empty((0, 2)), np.empty((0, 2)), np.empty(0))
+    greys = [store.grey(frame).astype(np.float32) for frame in (t, t + 1)]
+    mean = sum(float(g[m].mean()) for g, m in zip(greys, inner, strict=True)) / 2
+    alone = [np.where(m, g, mean) for g, m in zip(greys, inner, strict=True)]
+    centres = [np.argwhere(mask)[:, ::-1].mean(0) for mask in inner]
+    shift = np.rint(centres[1] - centres[0])
+    back = np.array([[1, 0, -shift[0]], [0, 1, -shift[1]]], np.float32)
+    alone[1] = mean + cv2.warpAffine(alone[1] - mean, back, store.size.wh)  # beside it: the mean
+    inner[1] = cv2.warpAffine(inner[1].astype(np.uint8), back, store.size.wh) > 0
+    box = box_about(inner[0] | inner[1], MASK_MARGIN_PX)
+    assert box is not None
+    first, second = (picture[box.cut] for picture in alone)
+    forward, backward = _flow_of_small(first, second), _flow_of_small(second, first)
+    y, x = np.nonzero(inner[0][box.cut])
+    step = max(1, int(np.sqrt(len(x) / (2 * POINTS_PER_PAIR))))
+    on_grid = (x % step == 0) & (y % step == 0)
+    x, y = x[on_grid], y[on_grid]
+    moved = np.stack([x, y], -1) + forward[y, x]
+    xb, yb = np.rint(moved).astype(int).T
+    height, width = first.shape
+    ok = (xb >= 0) & (yb >= 0) & (xb < width) & (yb < height)
+    x, y, xb, yb, moved = x[ok], y[ok], xb[ok], yb[ok], moved[ok]
+    cycle = np.linalg.norm(forward[y, x] + backward[yb, xb], axis=1)
+    texture = texture_measure(store.grey(t))[box.cut][y, x]
+    weight = texture / (texture + 1.0) * (cycle < 1.0) * inner[1][box.cut][yb, xb]
+    keep = np.flatnonzero(weight > 0.05)
+    if len(keep) > POINTS_PER_PAIR:
+        keep = keep[np.linspace(0, len(keep) - 1, POINTS_PER_PAIR).astype(int)]
+    corner = np.array([box.left, box.top], np.float64)
+    start = np.stack([x, y], -1)[keep] + corner
+    return Matches(t, t + 1, start, moved[keep] + corner + shift, weight[keep])
+
+
+def _flow_of_small(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(h, w, 2) float32 px: DIS flow of small pictures, enlarged so that its patches fit."""
+    height, width = first.shape
+    scale = float(np.clip(FLOW_SIDE_PX / min(height, width), 1, 3))
+    large = (max(round(width * scale), 16), max(round(height * scale), 16))
+    a, b = (
+        np.rint(cv2.resize(picture, large, interpolation=cv2.INTER_CUBIC)).clip(0, 255)
+        for picture in (first, second)
+    )
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = cv2.resize(dis.calc(a.astype(np.uint8), b.astype(np.uint8), None), (width, height))
+    return flow * np.array([width / large[0], height / large[1]], np.float32)
 
 
 def match_by_warp(
@@ -122,6 +183,6 @@ def texture_measure(grey: np.ndarray) -> np.ndarray:
 
     In squared grey levels per squared pixel; sensor and coding noise of one level gives about 0.2.
     """
-    return cv2.cornerMinEigenVal(cv2.GaussianBlur(grey, (0, 0), 1.0).astype(np.float32), 15, 3) * (
-        1 / 64
-    )
+    return cv2.cornerMinEigenVal(
+        cv2.GaussianBlur(grey, (0, 0), 1.0).astype(np.float32), 15, ksize=3
+    ) * (1 / 64)

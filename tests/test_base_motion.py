@@ -13,7 +13,7 @@ from atlas.base_motion import (
 )
 from atlas.clip import Clip
 from atlas.coords import Size, apply_homography, pixel_grid
-from atlas.matches import Matches, match_along_flow, texture_measure
+from atlas.matches import Matches, match_along_flow, match_in_mask, texture_measure
 from atlas.store import ClipStore
 from tests.scene_presets import SceneOptions, make_scene
 from tests.synthetic import write_clip
@@ -150,3 +150,21 @@ def test_a_layer_that_is_never_seen_gets_a_canvas_of_the_frame(tmp_path):
     store.share = lambda layer, t: np.zeros((SIZE.height, SIZE.width), np.float32)
     _, canvas = place_on_canvas(store, 0, np.stack([np.eye(3)] * 2))
     assert canvas == SIZE
+
+
+def test_a_small_object_is_matched_whatever_moves_beside_it(tmp_path):
+    """A disc goes right while the ground and a pole before it go left."""
+    options = SceneOptions(
+        size=Size(144, 256), frame_count=6, pan_deg=7, camera="hand", grain=1.0, seed=1,
+        object="rigid", occluder=True,
+    )  # fmt: skip
+    scene = make_scene(options)
+    store = ClipStore(Clip(write_clip(scene, tmp_path / "scene")))
+    layer = store.clip.layer_names.index("object")
+    for t in range(5):
+        found = match_in_mask(store, layer, t)
+        x, y = found.a_px.astype(int).T
+        error_px = np.linalg.norm(found.b_px - found.a_px - scene.flow(t, t + 1)[0][y, x], axis=1)
+        assert len(error_px) > 80
+        assert np.median(error_px) < 0.15
+        assert (error_px < 1).mean() > 0.9
