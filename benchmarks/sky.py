@@ -195,7 +195,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main() -> None:

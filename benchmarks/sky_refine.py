@@ -106,7 +106,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--matter", default=str(NETWORK_WEIGHTS), help="as preprocess.sky.evaluate")
     parser.add_argument("--out", type=Path, help="picture to write, for sheet")
     parser.add_argument("--json", type=Path)
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main() -> None:

@@ -42,12 +42,12 @@ class AugmentConfig:
     """The same where the label was a polygon."""
     white_sky: float = 0.2
     """Share of burnt-out white among the skies that are put in."""
-    afterglow: float = 0.15
+    afterglow: float = 0.4
     """Share of the other skies put in that are lit like a sunset."""
-    silhouette: float = 0.15
+    silhouette: float = 0.25
     """Chance that the ground under another sky is next to black."""
     thin_thing: float = 0.2
-    crowns: float = 0.1
+    crowns: float = 0.14
     """Bare or leafy crowns with sky between."""
     building: float = 0.1
     water: float = 0.08

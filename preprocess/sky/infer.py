@@ -59,7 +59,7 @@ class MatteOptions:
                 raise ValueError(f"side_px must be >= {STRIDE_PX}, got {side_px}")
 
 
-CAREFUL = MatteOptions(more_sides_px=(384,), mirrored=True, closed_form=BandOptions())
+CAREFUL = MatteOptions(more_sides_px=(384, 512), mirrored=True, closed_form=BandOptions())
 
 
 class NetworkMatter(SkyMatter):
