@@ -25,7 +25,7 @@ SOFT_PX = 1.6
 """Width of the ramp from clear to opaque across the edge, pixels."""
 WINDOW_PX = 13
 """Side of the window in which the edge moves as one; pixels, odd."""
-PENALTY = 2e-3
+PENALTY = 7e-4
 """What a move of one pixel must gain: mean squared RGB error over the window."""
 ENOUGH_PX = 0.7
 """Moves shorter than this leave the mask as it is."""
@@ -112,7 +112,7 @@ def _best_offset(sides: _Sides, signed: np.ndarray, near: np.ndarray) -> np.ndar
         cost = error / length + PENALTY * abs(move) * 3
         better = cost < best
         best[better], offset[better] = cost[better], move
-    total = cv2.GaussianBlur(np.dstack([near * offset, near]), (0, 0), 2.0)
+    total = cv2.GaussianBlur(np.dstack([near * offset, near]), (0, 0), 3.0)
     return total[..., 0] / (total[..., 1] + 1e-3)
 
 
