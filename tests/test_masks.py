@@ -248,6 +248,27 @@ def test_masks_of_other_frames_are_redone(clip, fake_sky):
     assert read_grey(target).any()
 
 
+def test_mattes_of_another_matter_are_redone(clip, fake_sky, monkeypatch):
+    make_masks(clip, ["sky"])
+    path = clip.sibling("sky") / "00001.png"
+    write_rgb(path, np.full_like(read_grey(path), 7))
+    make_masks(clip, ["sky"])
+    assert (read_grey(path) == 7).all()  # the same matter: kept
+    monkeypatch.setattr(fake_sky, "fingerprint", lambda: "other weights", raising=False)
+    make_masks(clip, ["sky"])
+    assert not (read_grey(path) == 7).all()
+
+
+def test_hand_mattes_are_written_and_mark_the_folder(clip, fake_sky, tmp_path):
+    by_hand = np.full((clip.size.height, clip.size.width), 255, np.uint8)
+    (tmp_path / "hand").mkdir()
+    write_rgb(tmp_path / "hand" / "00001.png", by_hand)
+    make_masks(clip, ["sky"])
+    make_masks(clip, ["sky"], MaskOptions(hand_mattes=tmp_path / "hand"))
+    np.testing.assert_array_equal(read_grey(clip.sibling("sky") / "00001.png"), by_hand)
+    assert not (read_grey(clip.sibling("sky") / "00000.png") == 255).all()
+
+
 def test_masks_of_another_hand_are_not_overwritten(clip, fake_sky):
     write_masks(clip.sibling("sky"), ["00000.png", "00001.png", "00002.png"])
     with pytest.raises(InputError, match="holds masks that preprocess did not make"):
