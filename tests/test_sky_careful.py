@@ -87,9 +87,19 @@ def twigs(height: int = 96, width: int = 128) -> tuple[np.ndarray, np.ndarray, n
 
 def test_closed_form_brings_back_twigs():
     rgb, truth, blurred = twigs()
-    solved = closed_form_matte(rgb, blurred)
+    solved = closed_form_matte(rgb, blurred, BandOptions(prior=0.01))  # little of the blur is held
     before, after = (score_picture("x", m, truth).mae for m in (blurred, solved))
     assert after < 0.6 * before
+
+
+def test_large_pictures_are_solved_smaller_and_keep_their_edges():
+    rgb, truth, blurred = twigs(192, 256)
+    solved = closed_form_matte(rgb, blurred, BandOptions(most_px=128))
+    assert solved.shape == truth.shape
+    before, after = (score_picture("x", m, truth).mae for m in (blurred, solved))
+    assert after < 0.8 * before
+    band = doubtful_band(blurred, BandOptions())
+    np.testing.assert_array_equal(solved[~band], blurred[~band])
 
 
 def test_outside_the_band_nothing_changes():
