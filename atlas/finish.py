@@ -85,6 +85,7 @@ class Finish:
             with self.pace.timed("rough", "textures"):
                 rough, shading = self._rough(motions, None, shaded)
             bar.advance(1)
+            mended = False
             for number in range(rounds):
                 if not self.pace.allows("mend"):
                     log.info("time is up: the mattes' edges stay as they are")
@@ -96,7 +97,12 @@ class Finish:
                     self._mend_mattes(motions, rough[-1], shading)
                     bar.advance(1)
                     rough, shading = self._rough(motions, shading, shaded)
+                    mended = True
                 bar.advance(1)
+            if shaded and not mended and not self.is_draft and self.pace.allows("rough"):
+                # in a pan the first mean has each frame's light in the part that it shows
+                with self.pace.timed("rough", "textures"):
+                    rough, shading = self._rough(motions, shading, shaded)
             if len(motions) - 1 - has_sky > 0 and not self.is_draft and self.clip.frame_count > 1:
                 rough, shading = self._move_edges(motions, rough, shading)
             with self.pace.timed("textures"):

@@ -48,7 +48,9 @@ class Truth:
     ) -> np.ndarray:
         """The frame as the scene shows it with one layer painted over: grain and all else kept.
 
-        frame + share gain (a paint + (1 - a) texture - texture), at the exact uv.
+        frame + share gain (a paint / level + (1 - a) texture - texture), at the exact uv. Level is
+        the gain's mean over the clip: nothing in the frames tells a dark layer in bright light from
+        a bright one in dim light, so a paint counts as seen in the clip's mean light.
 
         Args:
             rgb: (H, W, 3) uint8, the clip's frame `t`.
@@ -63,8 +65,9 @@ class Truth:
             self.textures[layer], uv, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         over = paint(uv)
-        change = over[..., :3] - over[..., 3:] * old
-        gain = self.gains[layer][t + self.first_frame] if layer in self.gains else 1.0
+        gains = self.gains.get(layer, [1.0])
+        gain = gains[t + self.first_frame] if layer in self.gains else 1.0
+        change = over[..., :3] / float(np.mean(gains)) - over[..., 3:] * old
         weight = exact.visible()[index][..., None] * gain
         return np.clip(rgb.astype(np.float32) / 255 + weight * change, 0, 1)
 
