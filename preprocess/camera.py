@@ -23,6 +23,7 @@ import numpy as np
 from atlas.coords import Size, apply_homography, resize_positions
 from atlas.planes import shrunk
 from preprocess.focal import FocalSearch
+from preprocess.keyframes import Keyframe, Keyframes
 from preprocess.rotation import (
     RotationFit,
     default_focal_px,
@@ -35,7 +36,7 @@ from preprocess.rotation import (
     rotation_homography,
     to_vector,
 )
-from preprocess.tracks import PointSet, find_corners, follow
+from preprocess.tracks import PointSet, StepMatches, find_corners, follow, working_size
 
 _SEEK_FRAMES = 60
 _SKY_SPACING = 40
@@ -90,24 +91,6 @@ class CameraPose:
 
 
 @dataclass
-class _Keyframe:
-    grey: np.ndarray
-    xy_px: np.ndarray
-    in_sky: np.ndarray
-    weight: np.ndarray
-    rotation: np.ndarray
-    failures: int = 0
-
-
-@dataclass(frozen=True)
-class StepMatches:
-    """Matches between the frame before and this one outside the sky, pixels of the frame."""
-
-    before_px: np.ndarray
-    after_px: np.ndarray
-
-
-@dataclass
 class _Shot:
     """What is known of the current shot; `rotation` and `velocity` are of the last frame."""
 
@@ -121,8 +104,7 @@ class _Shot:
     """Frames seen of this shot before the current one."""
     old_rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
     new_rotation: np.ndarray = field(default_factory=lambda: np.eye(3))
-    keyframes: list[_Keyframe] = field(default_factory=list)
-    since_keyframe: int = 0
+    keyframes: Keyframes = field(default_factory=Keyframes)
     sky_cover: float = 1.0
     """Share of the points sought in the sky that were found: low where it has no texture."""
     scene_trust: float = 0.7
@@ -140,13 +122,13 @@ class CameraTracker:
         self.focal_px = self.options.focal_px or default_focal_px(size)
         """Focal length believed now, pixels of the frame."""
         self._search = FocalSearch() if self.options.focal_px is None else None
-        self._shot = _Shot()
+        self._shot = _Shot(keyframes=Keyframes(self.options.keyframes))
         self.scene_matches = StepMatches(np.empty((0, 2)), np.empty((0, 2)))
         """Scene matches of the last step, for whoever wants the foreground's own motion."""
 
     def cut(self) -> None:
         """A new shot begins with the next frame; the focal length stays."""
-        self._shot = _Shot()
+        self._shot = _Shot(keyframes=Keyframes(self.options.keyframes))
 
     def step(self, rgb: np.ndarray, sky: np.ndarray | None = None) -> CameraPose:
         """Pose of the next frame.
@@ -357,7 +339,8 @@ class CameraTracker:
 
     def _anchor(self, grey: np.ndarray, frames: int) -> np.ndarray:
         """(3,) pull toward what the oldest keyframe that can be matched says, for `frames`."""
-        for keyframe in self._nearby()[:2]:
+        reach = 0.55 * min(self.work_size.wh) / self._camera[0, 0]
+        for keyframe in self._shot.keyframes.toward(self._shot.rotation, reach)[:2]:
             fit = self._match(keyframe, grey)
             if fit is not None and fit.quality > 0.4 and fit.share > 0.45:
                 keyframe.failures = 0
@@ -366,15 +349,7 @@ class CameraTracker:
             keyframe.failures += 1
         return np.zeros(3)
 
-    def _nearby(self) -> list[_Keyframe]:
-        """Keyframes that look where this frame looks, oldest first; hopeless ones are dropped."""
-        shot = self._shot
-        shot.keyframes = [k for k in shot.keyframes if k.failures < 15]
-        reach = 0.55 * min(self.work_size.wh) / self._camera[0, 0]
-        turns = [np.linalg.norm(to_vector(k.rotation.T @ shot.rotation)) for k in shot.keyframes]
-        return [k for k, turn in zip(shot.keyframes, turns, strict=True) if turn < reach]
-
-    def _match(self, keyframe: _Keyframe, grey: np.ndarray) -> RotationFit | None:
+    def _match(self, keyframe: Keyframe, grey: np.ndarray) -> RotationFit | None:
         """This frame's rays to the keyframe's."""
         relative = self._shot.rotation.T @ keyframe.rotation
         guess = apply_homography(rotation_homography(relative, self._camera), keyframe.xy_px)
@@ -408,51 +383,17 @@ class CameraTracker:
         shot = self._shot
         shot.velocity = shot.velocity * [1 / factor, 1 / factor, 1]
         shot.rotation = rescale(shot.rotation, 1 / factor)
-        for keyframe in shot.keyframes:
+        for keyframe in shot.keyframes.held:
             keyframe.rotation = rescale(keyframe.rotation, 1 / factor)
         shot.old_rotation = rescale(shot.old_rotation, 1 / factor)
         shot.new_rotation = rescale(shot.new_rotation, 1 / factor)
 
     def _keep_keyframe(self, grey: np.ndarray, confidence: float) -> None:
         """Remember this frame when nothing remembered looks the same way."""
-        shot = self._shot
-        shot.since_keyframe += 1
-        if shot.keyframes and (confidence < 0.5 or shot.since_keyframe < 6):
-            return
+        shot, points = self._shot, self._shot.points
+        assert points is not None
         near = 0.25 * min(self.work_size.wh) / self._camera[0, 0]
-        for keyframe in shot.keyframes:
-            turn = np.linalg.norm(to_vector(keyframe.rotation.T @ shot.rotation))
-            if turn < near and keyframe.failures < 3:
-                return
-        shot.since_keyframe = 0
-        assert shot.points is not None
-        points = shot.points
-        weight = points.weight * (0.1 + points.far)
-        shot.keyframes.append(
-            _Keyframe(grey, points.xy_px, points.in_sky, weight, shot.rotation.copy())
-        )
-        if len(shot.keyframes) > self.options.keyframes:
-            del shot.keyframes[self._most_redundant()]
-
-    def _most_redundant(self) -> int:
-        """Index of the keyframe, not the first one, whose nearest older neighbour is nearest."""
-        rotations = [k.rotation for k in self._shot.keyframes]
-        gaps = [
-            min(float(np.linalg.norm(to_vector(old.T @ new))) for old in rotations[:i])
-            for i, new in enumerate(rotations)
-            if i
-        ]
-        return 1 + int(np.argmin(gaps))
-
-
-def working_size(size: Size, long_side_px: int) -> Size:
-    """The size at which points are followed: halvings of the frame's where one comes near.
-
-    Within a quarter of `long_side_px`, a power of two is taken: halving is many times cheaper.
-    """
-    long_side = max(size.height, size.width)
-    factor = min(1.0, long_side_px / long_side)
-    halved = 0.5 ** round(-np.log2(factor))
-    if 0.75 < halved / factor < 1.25:
-        factor = halved
-    return Size(max(1, round(size.height * factor)), max(1, round(size.width * factor)))
+        if shot.keyframes.wants(shot.rotation, near, sure=confidence >= 0.5):
+            weight = points.weight * (0.1 + points.far)
+            here = points.xy_px, points.in_sky, weight
+            shot.keyframes.add(Keyframe(grey, *here, shot.rotation.copy()))

@@ -24,9 +24,10 @@ import numpy as np
 from atlas.coords import Size, apply_homography
 from atlas.layered import homography_map
 from atlas.mapping import FrameMapping, Layer, LayerMapping
-from preprocess.camera import CameraOptions, CameraPose, CameraTracker, StepMatches
+from preprocess.camera import CameraOptions, CameraPose, CameraTracker
 from preprocess.camera_track import CameraSource
 from preprocess.sky.matte import SkyMatter, open_matter
+from preprocess.tracks import StepMatches
 
 
 @dataclass(frozen=True, kw_only=True)

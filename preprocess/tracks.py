@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 import cv2
 import numpy as np
 
+from atlas.coords import Size
+
 _WINDOW = (13, 13)
 _LEVELS = 3
 _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.02)
@@ -69,6 +71,14 @@ def follow(
 
 
 @dataclass(frozen=True)
+class StepMatches:
+    """Matches between the frame before and this one outside the sky, pixels of the frame."""
+
+    before_px: np.ndarray
+    after_px: np.ndarray
+
+
+@dataclass(frozen=True)
 class PointSet:
     """Points that are followed through a shot, all arrays of the same length N.
 
@@ -102,3 +112,16 @@ class PointSet:
     def joined(self, other: PointSet) -> PointSet:
         pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return PointSet(*(np.concatenate(pair) for pair in pairs))
+
+
+def working_size(size: Size, long_side_px: int) -> Size:
+    """The size at which points are followed: halvings of the frame's where one comes near.
+
+    Within a quarter of `long_side_px`, a power of two is taken: halving is many times cheaper.
+    """
+    long_side = max(size.height, size.width)
+    factor = min(1.0, long_side_px / long_side)
+    halved = 0.5 ** round(-np.log2(factor))
+    if 0.75 < halved / factor < 1.25:
+        factor = halved
+    return Size(max(1, round(size.height * factor)), max(1, round(size.width * factor)))
