@@ -1,5 +1,7 @@
 """Camera tracks as files: JSON and Nuke's .chan."""
 
+# pyright: reportOptionalMemberAccess=false, reportArgumentType=false
+
 import json
 
 import numpy as np
@@ -38,6 +40,8 @@ def test_a_track_comes_back(track, tmp_path, suffix):
     write_track(path, track)
     got = read_track(path, SIZE, 4)
     for a, b in zip(got.frames, track.frames, strict=True):
+        assert a.rotation is not None
+        assert b.rotation is not None
         np.testing.assert_allclose(a.rotation, b.rotation, atol=1e-6)
         np.testing.assert_allclose(a.homography, b.homography, atol=1e-3)
         assert a.focal_px == pytest.approx(FOCAL_PX, rel=1e-4)

@@ -1,5 +1,8 @@
 """The fast path as a stream: what is untouched, what agrees with the frame-by-frame renderer."""
 
+# pyright: reportOptionalSubscript=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportAttributeAccessIssue=false
+
 import os
 import signal
 import subprocess
@@ -10,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import edit
 from atlas import ffmpeg
@@ -25,6 +29,9 @@ from edits.stream import SkyStream, can_stream
 from edits.stream_composite import landed
 from edits.unmix import own_color
 from preprocess.observer import SkyObserver
+from preprocess.sky.matte import NETWORK_WEIGHTS
+from preprocess.sky.network import folded, load_network
+from preprocess.sky.opencv_network import OpenCvNetwork
 from tests.test_camera import Pan, turn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -256,3 +263,22 @@ def test_streamed_and_frame_by_frame_agree(clip, tmp_path):
         a, b = (open_source(path).frame(t).astype(float) for path in (first, other))
         assert 10 * np.log10(255**2 / ((a - b)[:60] ** 2).mean()) > 30
         assert 10 * np.log10(255**2 / ((a - b)[150:] ** 2).mean()) > 34
+
+
+def test_a_stream_starts_without_torch():
+    """Importing torch takes longer than editing two seconds of video."""
+    line = "import sys, edit, edits.stream_session, edits.live, preprocess.observer; "
+    line += "sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", line], cwd=ROOT).returncode == 0
+
+
+def test_opencv_and_torch_agree_on_the_network():
+    """Both run the bundled weights; 1e-4 is a fortieth of a grey level, rounding is 1e-6."""
+    rgb = np.random.default_rng(5).integers(0, 256, (96, 160, 3), np.uint8)
+    rgb = cv2.GaussianBlur(rgb, (0, 0), 6)
+    told = OpenCvNetwork(NETWORK_WEIGHTS, Size(96, 160)).opacity(rgb)
+    network = folded(load_network(NETWORK_WEIGHTS))
+    with torch.inference_mode():
+        levels = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
+        exact = torch.sigmoid(network(levels))[0, 0].numpy()
+    assert np.abs(told - exact).max() < 1e-4
