@@ -119,7 +119,7 @@ def measure_memory(clip: Path, options: argparse.Namespace, folder: Path) -> lis
         if done.returncode:
             raise SystemExit(done.stderr[-500:])
         peak_mb = int(done.stdout.rsplit("peak_kb ", 1)[1]) / 1024
-        rows.append({"frames": count, "peak_mb": round(peak_mb, 1)})
+        rows.append({"frames": count, "peak_mb": round(peak_mb, 1), "ratio": None})
     rows[1]["ratio"] = round(rows[1]["peak_mb"] / rows[0]["peak_mb"], 3)
     return rows
 

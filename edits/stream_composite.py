@@ -34,13 +34,16 @@ def old_sky(form: PlaneFormat, rgb: np.ndarray, sky: np.ndarray) -> np.ndarray |
     """
     half = (rgb.shape[1] // 2, rgb.shape[0] // 2)
     matrix = form.from_rgb * [1 / 255, 1 / 255, 1 / 255, 1]
-    yuv = cv2.transform(rgb.astype(np.float32), matrix)
     weight = sky
     for _ in range(_TRUST_DOUBLINGS):
         weight = weight * weight
-    weighted = cv2.resize(yuv * weight[..., None], half, interpolation=cv2.INTER_AREA)
     shown = cv2.resize(weight, half, interpolation=cv2.INTER_AREA)
-    return push_pull(np.dstack([weighted, shown]))
+    weighted = cv2.resize(rgb * weight[..., None], half, interpolation=cv2.INTER_AREA)
+    # the constant of the matrix belongs to what is shown only
+    yuv = cv2.transform(weighted, matrix[:, :3]) + shown[..., None] * matrix[:, 3].astype(
+        np.float32
+    )
+    return push_pull(np.dstack([yuv, shown]))
 
 
 def replaced_sky(

@@ -39,11 +39,11 @@ from preprocess.rotation import (
 from preprocess.tracks import PointSet, StepMatches, find_corners, follow, working_size
 
 _SEEK_FRAMES = 60
+_JUDGE_FRAMES = 5
 _SKY_SPACING = 40
 """Points of the sky keep the longer side over this apart."""
 _TEXTURED = 0.55
-"""A sky that yields less than this share of the points sought in it is not believed against the
-scene."""
+"""A sky that yields less than this share of the points sought does not overrule the scene."""
 _FAR = 0.3
 """Least weight by place of a point of the far scene."""
 
@@ -58,7 +58,7 @@ class CameraOptions:
     """Working size: the frame's longer side; pixels."""
     tolerance_px: float = 0.8
     """Matches within this of a rotation support it."""
-    points: int = 70
+    points: int = 50
     """Corners sought per group: sky, far scene, near scene."""
     keyframe_tolerance_px: float = 2.0
     """The same for matches with keyframes, which lens distortion and small parallax displace."""
@@ -158,7 +158,8 @@ class CameraTracker:
             self._ease_focal()
             shot.rotation = nearest_rotation(shot.rotation @ from_vector(shot.pull))
         self._add_points(grey, sky_small)
-        self._judge_texture(sky_small)
+        if shot.age % _JUDGE_FRAMES == 0:
+            self._judge_texture(sky_small)
         self._take_reference()
         self._keep_keyframe(grey, confidence)
         shot.grey = grey
@@ -219,7 +220,7 @@ class CameraTracker:
         area_px = float((cv2.erode(sky, np.ones((7, 7), np.uint8)) > 0.8).sum())
         room = area_px / (1.5 * (max(sky.shape) / _SKY_SPACING) ** 2)
         cover = shot.points.in_sky.sum() / max(min(room, self.options.points), 1)
-        shot.sky_cover = cover if shot.age == 0 else 0.8 * shot.sky_cover + 0.2 * cover
+        shot.sky_cover = cover if shot.age == 0 else 0.5 * (shot.sky_cover + cover)
 
     def _motion(self, grey: np.ndarray, sky: np.ndarray) -> RotationFit | None:
         """Follow the points; rotation from this frame's rays to the last one's."""

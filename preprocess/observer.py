@@ -58,12 +58,13 @@ class SkyObserver:
 
     def look(self, planes: Planes) -> Seen:
         """The next frame's small matte, and whether it begins a shot."""
-        thumbnail = self.form.small_rgb(planes, Size(32, 32)).astype(np.float32)
+        rgb = self._matter.small_rgb(planes)
+        thumbnail = cv2.resize(rgb, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
         before, self._thumbnail = self._thumbnail, thumbnail
         starts = before is None or looks_like_cut(before, thumbnail)
         if starts:
             self._matter.reset()
-        return Seen(self._matter.small(planes), starts)
+        return Seen(self._matter.small(rgb), starts)
 
     def locate(self, planes: Planes, seen: Seen) -> np.ndarray:
         """(3, 3) float64: pixels of the next frame to pixels of its shot's first frame."""
@@ -90,4 +91,4 @@ def matte_of_photo(rgb: np.ndarray) -> np.ndarray:
         raise InputError(f"a picture of {rgb.shape[1]}x{rgb.shape[0]} is too small for a sky")
     form = PlaneFormat("yuv444p", Size(*rgb.shape[:2]), "bt709", full=True)
     planes, matter = form.planes_of(rgb), StreamMatter(form)
-    return matter.full(planes, matter.small(planes)).astype(np.float32) / 255
+    return matter.full(planes, matter.small(matter.small_rgb(planes))).astype(np.float32) / 255

@@ -82,9 +82,12 @@ class StreamMatter:
         """The same for `full`, which may run behind `small` in another thread."""
         self._fine = None
 
-    def small(self, planes: Planes) -> SmallMatte:
-        """The next frame's small matte."""
-        rgb = self._form.small_rgb(planes, self._network.size)
+    def small_rgb(self, planes: Planes) -> np.ndarray:
+        """(h, w, 3) uint8: a frame as the network sees it."""
+        return self._form.small_rgb(planes, self._network.size)
+
+    def small(self, rgb: np.ndarray) -> SmallMatte:
+        """The next frame's small matte, from its `small_rgb`."""
         if self._last is not None and self._age % self.options.every:
             found = self._carried(self._last, rgb)
         else:
