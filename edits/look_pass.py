@@ -26,6 +26,8 @@ from edits.weather import Weather, WeatherOptions
 
 SMALL_WIDTH_PX = 112
 _SHARE_STEP = 1 / 512
+_MANY = 40_000
+"""From so many mixed pixels on they are toned as they are, not unmixed first: it takes too long."""
 _STOPS_STEP = 1 / 256
 """Tone tables are made anew when a gain has moved by this: less than half a grey level."""
 
@@ -208,6 +210,8 @@ def relit(
     mixed = cv2.findNonZero(cv2.inRange(share, _SHARE_STEP, 1 - _SHARE_STEP))
     if mixed is None:
         return toned
+    if after.dtype == np.uint8 and len(mixed) > _MANY:
+        return _softly_toned(after, share, table)
     columns, rows = _folded(mixed.reshape(-1, 2)).transpose(2, 0, 1)
     peak = np.float32(np.iinfo(after.dtype).max)
     scale_y, scale_x = (n / full for n, full in zip(small_sky.shape, share.shape, strict=False))
@@ -220,6 +224,15 @@ def relit(
     values += (1 - part) * (table.apply_float(own) - own)
     toned[rows, columns] = np.rint(np.clip(values, 0, 1) * peak).astype(after.dtype)
     return toned
+
+
+def _softly_toned(after: np.ndarray, share: np.ndarray, table: ToneTable) -> np.ndarray:
+    """after + (1 - share) (toned - after): for mattes that are soft everywhere, in whole levels."""
+    part = cv2.merge([cv2.convertScaleAbs(share, alpha=-255, beta=255)] * 3)
+    toned = table.apply(after)
+    gain = cv2.multiply(cv2.subtract(toned, after), part, scale=1 / 255)
+    loss = cv2.multiply(cv2.subtract(after, toned), part, scale=1 / 255)
+    return cv2.subtract(cv2.add(after, gain), loss)
 
 
 def _folded(points: np.ndarray) -> np.ndarray:

@@ -326,3 +326,16 @@ def test_rain_needs_no_sky_but_haze_does():
     assert (out > rgb).any()
     with pytest.raises(InputError, match="no layer called 'sky'"):
         list(render(mapping, [rgb], Recipe(look=Look(haze=0.4)), RenderContext()))
+
+
+def test_soft_mattes_are_toned_in_proportion():
+    """A matte that is soft everywhere: nothing where it is sky, all where it is not."""
+    rng = np.random.default_rng(3)
+    after = rng.integers(0, 256, (720, 60, 3), np.uint8)
+    share = np.tile(np.linspace(1, 0, 60, dtype=np.float32), (720, 1))
+    table = ToneTable.build(np.full((3, 3), -1.0, np.float32))
+    got = relit(after, share, np.zeros((4, 6, 3), np.float32), table)
+    np.testing.assert_array_equal(got[:, 0], after[:, 0])
+    np.testing.assert_array_equal(got[:, -1], table.apply(after)[:, -1])
+    exact = after + (1 - share[..., None]) * (table.apply(after).astype(float) - after)
+    assert np.abs(got - exact).max() <= 1.01
