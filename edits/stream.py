@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
@@ -22,6 +23,7 @@ from atlas.planes import PlaneFormat, Planes
 from edits.kinds import SkyEdit
 from edits.look_pass import LookFrame, LookPass
 from edits.paint import Paint
+from edits.picture import read_checked
 from edits.recipe import Recipe, check_files
 from edits.sky import open_sky
 from edits.stream_composite import old_sky, replaced_sky, sky_rows
@@ -189,6 +191,9 @@ def can_stream(recipe: Recipe) -> bool:
     return edit.fit != "atlas" and not (picture and _has_alpha(edit.source))
 
 
-def _has_alpha(path: str) -> bool:
-    pixels = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+def _has_alpha(source: str) -> bool:
+    path = Path(source)
+    if not path.is_file():
+        return False  # said later, with the rest of what a recipe names
+    pixels = cv2.imdecode(np.frombuffer(read_checked(path), np.uint8), cv2.IMREAD_UNCHANGED)
     return pixels is not None and pixels.ndim == 3 and pixels.shape[2] == 4

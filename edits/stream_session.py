@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 
+import cv2
 import numpy as np
 
 from atlas.coords import Size
@@ -46,6 +47,7 @@ def streamed_source(args: argparse.Namespace, recipe: Recipe) -> FrameSource | N
 def stream_video(args: argparse.Namespace, source: FrameSource, stream: SkyStream) -> str:
     """Write the edited video; what there is to say of it."""
     start_s = time.monotonic()
+    cv2.setNumThreads(1)  # the stages are the parallelism
     info, form = source.info, stream.form
     delivery = Delivery(
         out=args.out, codec=args.codec, crf=args.crf, side_by_side=args.side_by_side,

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from atlas.clip import Clip, ClipInfo, list_frames, write_info
@@ -154,13 +155,27 @@ def pick_masks(clip: Clip, options: argparse.Namespace) -> list[str]:
     shares = []
     for t in np.unique(np.linspace(0, clip.frame_count - 1, SKY_SAMPLES).round().astype(int)):
         matter.reset()  # the sampled frames are not neighbours
-        shares.append(float((matter.matte(clip.frame(int(t))) > 0.5).mean()))
+        shares.append(share_from_above(matter.matte(clip.frame(int(t)))))
     share = float(np.mean(shares))
     if share >= SKY_SHARE:
         log.info("masks: sky, since %.0f %% of the picture is sky", 100 * share)
         return ["sky"]
     log.info("masks: motion, since no sky was found (%.1f %% of the picture)", 100 * share)
     return ["motion"]
+
+
+def share_from_above(matte: np.ndarray) -> float:
+    """Share of a picture that is sky, counting only what comes down from its uppermost sixth.
+
+    Sky under something (a plain red wall, a pool) is more often a mistake of the matte than sky;
+    bars above a letterboxed picture are thinner than a sixth.
+
+    Args:
+        matte: (H, W) float, 1 = sky.
+    """
+    _, parts = cv2.connectedComponents((matte > 0.5).astype(np.uint8))
+    above = np.unique(parts[: max(1, len(parts) // 6)])
+    return float(np.isin(parts, above[above > 0]).mean())
 
 
 def preprocess(options: argparse.Namespace) -> Clip:

@@ -1,9 +1,9 @@
 """The sky matte of a stream of planes, in two steps: a small matte, then the planes' own size.
 
 The same network, colours, steadying and refinement as `preprocess.sky.infer.NetworkMatter`, cut
-down to what a frame a moment later still needs: the network looks at every second frame, in
-between its matte is carried along optical flow; models of opacity are fitted to the small picture
-and applied to Y, U and V themselves; arithmetic at full size is in 8 bit.
+down to what a frame a moment later still needs: the network looks at every second to fourth frame,
+in between its matte is carried along optical flow; models of opacity are fitted to the small
+picture and applied to Y, U and V themselves; arithmetic at full size is in 8 bit.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ class StreamMatteOptions:
 
     side_px: int = 256
     """Longer side of the picture that the network sees, rounded to multiples of 32."""
-    every: int = 2
-    """The network looks at one frame in so many."""
+    every: int = 4
+    """The network looks at one frame in so many at least."""
     most_doubtful: float = 0.1
-    """It looks at a frame between as well where more of the picture than this has changed."""
+    """It looks at the next frame as well where more of the picture than this has changed,"""
+    most_doubtful_later: float = 0.02
+    """and at any after that where more than this has."""
     learn_every: int = 4
     """Colours of the clip are learnt from one frame in so many."""
     steady: SteadyOptions = field(default_factory=SteadyOptions)
@@ -70,13 +72,13 @@ class StreamMatter:
         self._steadier = FlowSteadier(self.options.steady)
         self._last: SmallMatte | None = None
         self._fine: np.ndarray | None = None
-        self._age = 0
+        self._age = self._looked = self._learnt = 0
 
     def reset(self) -> None:
         """A new shot begins with the next frame."""
         self._colours.reset()
         self._steadier.reset()
-        self._last, self._age = None, 0
+        self._last, self._age, self._looked, self._learnt = None, 0, 0, 0
 
     def forget_fine(self) -> None:
         """The same for `full`, which may run behind `small` in another thread."""
@@ -88,14 +90,17 @@ class StreamMatter:
 
     def small(self, rgb: np.ndarray) -> SmallMatte:
         """The next frame's small matte, from its `small_rgb`."""
-        if self._last is not None and self._age % self.options.every:
-            found = self._carried(self._last, rgb)
-        else:
-            found = None
+        found, between = None, self._age - self._looked
+        if self._last is not None and between < self.options.every:
+            options = self.options
+            most = options.most_doubtful if between == 1 else options.most_doubtful_later
+            found = self._carried(self._last, rgb, most)
         if found is None:
+            self._looked = self._age
             dark = int(rgb.max()) < _BLACK
             sky = np.zeros(rgb.shape[:2], np.float32) if dark else self._network.opacity(rgb)
-            if self._age % self.options.learn_every == 0:
+            if self._age == 0 or self._age - self._learnt >= self.options.learn_every:
+                self._learnt = self._age
                 self._colours.learn(rgb, sky)
             sky = self._steadier(rgb, self._colours.decide(rgb, sky))
             found = SmallMatte(rgb, sky, self._steadier.motion)
@@ -103,17 +108,17 @@ class StreamMatter:
         self._last = found
         return found
 
-    def _carried(self, last: SmallMatte, rgb: np.ndarray) -> SmallMatte | None:
+    def _carried(self, last: SmallMatte, rgb: np.ndarray, most: float) -> SmallMatte | None:
         """The last matte at its new place; where colours changed, what the clip's colours say.
 
-        None where too much has changed for that.
+        None where more than a share `most` of the picture has changed.
         """
         flow = small_flow(rgb, last.rgb)
         sky, colour = carry(last.sky, flow), carry(last.rgb, flow)
         change = cv2.absdiff(cv2.blur(colour, (3, 3)), cv2.blur(rgb, (3, 3))).max(axis=2)
         trust = np.exp(-((change / np.float32(self.options.steady.tolerance)) ** 2))
         doubtful = trust < 0.5
-        if np.count_nonzero(doubtful) > self.options.most_doubtful * doubtful.size:
+        if np.count_nonzero(doubtful) > most * doubtful.size:
             return None
         if doubtful.any():
             there = cv2.blur(sky, (9, 9))

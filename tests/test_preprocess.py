@@ -219,6 +219,14 @@ def test_masks_by_default_follow_what_is_seen(clip_folder, monkeypatch):
     assert command.pick_masks(clip, options) == ["motion"]
 
 
+def test_sky_counts_from_above_only():
+    matte = np.zeros((60, 40), np.float32)
+    matte[35:55, 5:25] = 1  # a plain wall, say
+    assert command.share_from_above(matte) == 0
+    matte[8:20] = 1  # under the bar of a letterboxed picture
+    assert command.share_from_above(matte) == pytest.approx(12 / 60)
+
+
 def test_an_unknown_device_is_refused():
     with pytest.raises(InputError, match="--device cuda:97"):
         command.pick_device("cuda:97")

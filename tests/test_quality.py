@@ -70,7 +70,7 @@ def done(run):
 
 def test_more_time_is_never_worse_and_none_still_ends_in_a_run(clip, tmp_path):
     found, parts = [], []
-    for ticks in (1, 80, 110, 200):
+    for ticks in (1, 145, 165, 260):
         run = fit(clip, tmp_path / f"run{ticks}", "best", budget=ticking(ticks))
         found.append(scores(clip, run))
         parts.append(len(done(run)))

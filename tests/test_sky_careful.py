@@ -20,7 +20,7 @@ from preprocess.sky.closed_form import (
     matting_laplacian,
 )
 from preprocess.sky.evaluate import score_picture
-from preprocess.sky.infer import CAREFUL, MatteOptions, NetworkMatter
+from preprocess.sky.infer import CAREFUL, MatteOptions, NetworkMatter, joined_logits
 from preprocess.sky.matte import NETWORK_WEIGHTS, open_matter
 from preprocess.sky.network import SkyNetwork, save_weights
 from preprocess.sky.offline import clip_mattes, survey_times
@@ -137,16 +137,20 @@ def test_a_mirrored_frame_gets_the_mirrored_matte(weights: Path):
     assert gaps[False] > 1e-3
 
 
-def test_looks_are_averaged_at_the_largest_size(weights: Path):
-    rgb = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+def test_the_smallest_look_says_what_is_sky_and_all_looks_say_where_it_ends():
+    first = np.full((128, 256), -12, np.float32)
+    first[:64] = 12  # the upper half is sky, the edge above row 64
+    mean = np.zeros_like(first)
+    joined = joined_logits([first, 2 * mean - first])
+    np.testing.assert_allclose(joined[63:65], 0, atol=1e-5)  # at the edge: the mean of both
+    np.testing.assert_array_equal(joined[:40], 12)  # far from it: the first alone,
+    np.testing.assert_array_equal(joined[88:], -12)  # whatever the larger look says
 
-    def logit(**sides) -> np.ndarray:
-        coarse = NetworkMatter(weights, MatteOptions(adapt=False, **sides)).coarse(rgb)[1]
-        return np.log(coarse / (1 - coarse))
 
-    both = logit(side_px=96, more_sides_px=(192,))
-    alone = cv2.resize(logit(side_px=96), (192, 128), interpolation=cv2.INTER_LINEAR)
-    np.testing.assert_allclose(both, (alone + logit(side_px=192)) / 2, atol=1e-4)
+def test_where_the_smallest_look_doubts_all_count():
+    first = np.full((64, 96), 0.1, np.float32)
+    joined = joined_logits([first, first + 3, first - 9])
+    np.testing.assert_allclose(joined, 0.1 - 2, atol=1e-5)
 
 
 def test_a_black_frame_has_no_sky_and_teaches_nothing(weights: Path):

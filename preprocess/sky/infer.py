@@ -27,7 +27,7 @@ from preprocess.sky.opencv_network import OpenCvNetwork
 from preprocess.sky.refine import RefineOptions, refine_matte
 from preprocess.sky.temporal import FineSteadier, FlowSteadier, SteadyOptions
 
-_METHOD = 2
+_METHOD = 3
 """Raised when the same weights and options come to give other mattes."""
 _KEPT_SIZES = 8
 _DARKEST = 12
@@ -41,7 +41,7 @@ class MatteOptions:
     side_px: int = 256
     """Longer side of the picture that the network sees, rounded to multiples of 32."""
     more_sides_px: tuple[int, ...] = ()
-    """Further sizes at which it looks; logits are averaged at the largest of all."""
+    """Further, larger sizes at which it looks: see `joined_logits`."""
     mirrored: bool = False
     """Look at each picture mirrored too, and average."""
     refine: RefineOptions | None = field(default_factory=RefineOptions)
@@ -58,6 +58,10 @@ class MatteOptions:
             if side_px < STRIDE_PX:
                 raise ValueError(f"side_px must be >= {STRIDE_PX}, got {side_px}")
 
+
+_NEAR_SKY = (0.5, 0.9)
+_NEAR_GROUND = (0.02, 0.2)
+"""Doubt of the smallest look, 0 to 1, from which the larger ones count, and count alone."""
 
 CAREFUL = MatteOptions(more_sides_px=(384, 512), mirrored=True, closed_form=BandOptions())
 
@@ -131,23 +135,26 @@ class NetworkMatter(SkyMatter):
         sides = (self.options.side_px, *self.options.more_sides_px)
         sizes = [fitting_size(Size(*rgb.shape[:2]), side, STRIDE_PX) for side in sides]
         pictures = [cv2.resize(rgb, size.wh, interpolation=cv2.INTER_AREA) for size in sizes]
-        small = pictures[int(np.argmax([size.height * size.width for size in sizes]))]
+        small = pictures[-1]
         if np.quantile(small[::2, ::2], 0.995) < _DARKEST:
             return small, None
-        looks = [
-            (picture, flip)
-            for picture in pictures
-            for flip in ((False, True) if self.options.mirrored else (False,))
-        ]
-        if len(looks) == 1:
+        if len(pictures) == 1 and not self.options.mirrored:
             return small, self._network(sizes[0]).opacity(small)
-        logits = np.zeros(small.shape[:2], np.float32)
-        for picture, flip in looks:
-            seen = np.ascontiguousarray(picture[:, ::-1]) if flip else picture
-            answer = self._network(Size(*picture.shape[:2])).logits(seen)
-            answer = np.ascontiguousarray(answer[:, ::-1]) if flip else answer
-            logits += cv2.resize(answer, small.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        return small, 1 / (1 + cv2.exp(-logits / len(looks)))
+        answers = [
+            self._logits(picture, size) for picture, size in zip(pictures, sizes, strict=True)
+        ]
+        shape = small.shape[1::-1]
+        large = [cv2.resize(answer, shape, interpolation=cv2.INTER_LINEAR) for answer in answers]
+        return small, 1 / (1 + cv2.exp(-joined_logits(large)))
+
+    def _logits(self, picture: np.ndarray, size: Size) -> np.ndarray:
+        """(h, w) float32: what the network says of a picture, and of its mirror image if asked."""
+        network = self._network(size)
+        answer = network.logits(picture)
+        if self.options.mirrored:
+            mirrored = network.logits(np.ascontiguousarray(picture[:, ::-1]))
+            answer = (answer + mirrored[:, ::-1]) / 2
+        return np.ascontiguousarray(answer, np.float32)
 
     def _network(self, size: Size) -> OpenCvNetwork:
         """The network for pictures of one size; the last few sizes are kept."""
@@ -165,3 +172,25 @@ class NetworkMatter(SkyMatter):
         if self.options.closed_form is None:
             return matte
         return closed_form_matte(rgb, matte, self.options.closed_form)
+
+
+def joined_logits(logits: list[np.ndarray]) -> np.ndarray:
+    """Logits (h, w) of looks of growing size, brought to one size, as one.
+
+    The smallest look sees most of the scene at once and knows best what is sky; larger ones know
+    best where it ends. So their mean counts near the edges that the smallest finds and where it
+    doubts, earlier for ground than for sky, since small patches of sky escape it; elsewhere the
+    smallest has its say alone.
+    """
+    mean = np.mean(logits, axis=0)
+    if len(logits) == 1:
+        return mean
+    first = logits[0]
+    around = 1 / (1 + cv2.exp(-first))
+    around = cv2.GaussianBlur(around, (0, 0), max(first.shape) / 32)
+    doubt = 1 - np.abs(2 * around - 1)
+    low, high = (
+        np.where(around > 0.5, *pair) for pair in zip(_NEAR_SKY, _NEAR_GROUND, strict=True)
+    )
+    share = ((doubt - low) / (high - low)).clip(0, 1)
+    return (first + share * (mean - first)).astype(np.float32)
