@@ -108,7 +108,7 @@ class SkyStream:
         self._paint: Paint | None = None
 
     def run(
-        self, frames: Iterable[tuple[int, float, Planes]], depth: int = 3
+        self, frames: Iterable[tuple[int, float, Planes]], depth: int = 8
     ) -> Generator[StreamFrame, None, None]:
         """Edited frames in order, of (number, seconds, planes); `depth`: most between stages."""
         stages = [("matte", self._matte), ("track", self._track), ("composite", self._composite)]
