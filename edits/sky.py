@@ -12,6 +12,7 @@ import numpy as np
 from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.mapping import Layer
+from edits.bend import Bend
 from edits.mipmap import Pyramid
 from edits.paint import Paint, PaintSource, PicturePaint, same_aspect
 from edits.panorama import PanoramaPaint, View, read_hdr, tone_map
@@ -38,14 +39,18 @@ class Placement:
     picture: Size
     drift: tuple[float, float] = (0.0, 0.0)
     """Canvas texels by which the picture moves right and down in a second."""
+    bend: Bend | None = None
+    """How the canvas is bent round the viewer first; None leaves it flat."""
 
     def to_picture(self, uv: np.ndarray, time_s: float = 0.0) -> np.ndarray:
         """(..., 2) float32 canvas texels to picture pixels."""
+        if self.bend is not None:
+            uv = self.bend.of_canvas(uv)
         affine = self.matrix(time_s)[:2]
         return cv2.transform(uv.reshape(-1, 1, 2), affine).reshape(uv.shape)
 
     def matrix(self, time_s: float) -> np.ndarray:
-        """(3, 3) float64: `to_picture` on (u, v, 1)."""
+        """(3, 3) float64: `to_picture` on (u, v, 1), once bent."""
         x, y = (self.picture.width - 1) / 2, (self.picture.height - 1) / 2
         (cx, cy), (sx, sy) = self.centre, self.scale
         cx, cy = cx + self.drift[0] * time_s, cy + self.drift[1] * time_s
@@ -56,23 +61,27 @@ class Placement:
 class FlatSky:
     """A sky that lies flat on its canvas, at one moment.
 
-    pyramid: its texels. matrix: (3, 3), canvas texels to its pixels. border: OpenCV's.
+    pyramid: its texels. matrix: (3, 3), canvas texels, bent, to its pixels. border: OpenCV's.
     """
 
     pyramid: Pyramid
     matrix: np.ndarray
     border: int
+    bend: Bend | None
 
 
 def cover_fit(picture: Size, view: CanvasView, edit: SkyEdit) -> Placement:
     """Place a picture so that it covers what the clip sees: one scale, centred, cropped.
 
     Turning the view to the right by `yaw_deg` moves the sky to the left, by the way that the
-    middle of the first frame goes.
+    middle of the first frame goes. With a known camera the sky is bent round it (`edits.bend`).
     """
     seen = view.seen
     texels = max(seen.width / picture.width, seen.height / picture.height) * edit.scale
-    return _placed((texels, texels), seen, picture, view, edit)
+    place = _placed((texels, texels), seen, picture, view, edit)
+    if view.focal is None:
+        return place
+    return replace(place, bend=Bend(view.first_frame.centre, view.focal))
 
 
 def frame_fit(picture: Size, view: CanvasView, edit: SkyEdit) -> Placement:
@@ -191,7 +200,8 @@ class PlacedSky:
         self._pyramid = pyramid
 
     def flat(self, time_s: float) -> FlatSky:
-        return FlatSky(self._pyramid, self._placement.matrix(time_s), self._border)
+        place = self._placement
+        return FlatSky(self._pyramid, place.matrix(time_s), self._border, place.bend)
 
     def sample(self, uv: np.ndarray, time_s: float) -> np.ndarray:
         return self._pyramid.sample(self._placement.to_picture(uv, time_s))
@@ -224,7 +234,8 @@ class VideoSky:
         if self._shown is None or self._shown[0] is not picture:
             rgba = cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA)  # four channels are sampled faster
             self._shown = (picture, Pyramid(edged(rgba, self._edit)[0], border))
-        return FlatSky(self._shown[1], self._placement.matrix(time_s), border)
+        place = self._placement
+        return FlatSky(self._shown[1], place.matrix(time_s), border, place.bend)
 
     def sample(self, uv: np.ndarray, time_s: float) -> np.ndarray:
         pyramid = self.flat(time_s).pyramid

@@ -60,12 +60,17 @@ class SkyPlanes:
         Args:
             homography: (3, 3), frame pixels to canvas texels.
         """
-        homography = self._usable(homography)
         if isinstance(self._paint, PanoramaPaint):
-            return self._around(self._paint, homography, rows, time_s)
+            return self._around(self._paint, self._usable(homography), rows, time_s)
         assert isinstance(self._paint, PlacedSky | VideoSky)
         flat = self._paint.flat(time_s)
         self._take(flat.pyramid)
+        if flat.bend is None:
+            homography = self._usable(homography)
+        elif flat.bend.needed(homography, self._corners()):
+            bent = flat.bend.of_frame(homography, self._grid(rows))
+            at = apply_homography(flat.matrix, bent.reshape(-1, 2)).reshape(bent.shape)
+            return self._remapped(at, flat.pyramid, rows, flat.border)
         out = []
         for kind, matrix in enumerate(self._places(rows)):
             onto = flat.matrix @ homography
@@ -121,7 +126,7 @@ class SkyPlanes:
     def _usable(self, homography: np.ndarray) -> np.ndarray:
         """The homography, or the last one where it looks away from the canvas."""
         width, height = self._form.size.wh
-        corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
+        corners = self._corners()
         depth = corners @ homography[2, :2] + homography[2, 2]
         reach = _FARTHEST * max(width, height)
         good = bool((depth > 1e-3).all())
@@ -135,14 +140,27 @@ class SkyPlanes:
     def _around(
         self, paint: PanoramaPaint, homography: np.ndarray, rows: Rows, time_s: float
     ) -> list[np.ndarray]:
-        """Rays on every few pixels, interpolated, and the planes of the panorama there."""
-        pyramid = paint.pyramid
-        self._take(pyramid)
-        width = self._form.size.width
-        grid_wh = (width // _GRID_PX + 2, rows.count // _GRID_PX + 2)
-        x, y = np.meshgrid(*(np.arange(n, dtype=np.float64) * _GRID_PX for n in grid_wh))
-        uv = apply_homography(homography, np.stack([x, y + rows.top], -1).reshape(-1, 2))
-        at = paint.positions(uv.reshape(*x.shape, 2), time_s)
+        """The planes of a panorama."""
+        self._take(paint.pyramid)
+        grid = self._grid(rows)
+        uv = apply_homography(homography, grid.reshape(-1, 2)).reshape(grid.shape)
+        at = paint.positions(uv, time_s)
+        return self._remapped(at, paint.pyramid, rows, cv2.BORDER_WRAP)
+
+    def _corners(self) -> np.ndarray:
+        width, height = self._form.size.wh
+        return np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
+
+    def _grid(self, rows: Rows) -> np.ndarray:
+        """(h, w, 2) float64: every few pixels of some rows, with one more at the ends."""
+        shape = (self._form.size.width // _GRID_PX + 2, rows.count // _GRID_PX + 2)
+        x, y = np.meshgrid(*(np.arange(n, dtype=np.float64) * _GRID_PX for n in shape))
+        return np.stack([x, y + rows.top], axis=-1)
+
+    def _remapped(
+        self, at: np.ndarray, pyramid: Pyramid, rows: Rows, border: int
+    ) -> list[np.ndarray]:
+        """The planes of a texture, from where the points of `_grid` lie on it, interpolated."""
         spans = np.linalg.norm(np.diff(at, axis=1), axis=2) / _GRID_PX
         wanted = float(np.log2(max(float(np.median(spans)), 1e-6))) + LEVEL_BIAS
         if self._level is None or abs(wanted - self._level) > _SWITCH:
@@ -159,6 +177,5 @@ class SkyPlanes:
             maps = cv2.warpAffine(
                 few.astype(np.float32), onto[:2], wh, flags=flags, borderMode=cv2.BORDER_REPLICATE
             )
-            border = cv2.BORDER_WRAP
             out.append(cv2.remap(texture, maps, None, cv2.INTER_LINEAR, borderMode=border))  # pyright: ignore[reportCallIssue, reportArgumentType]
         return out

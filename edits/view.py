@@ -42,7 +42,8 @@ class CanvasView:
     """Where a clip looks on a layer's canvas.
 
     seen: what all of it sees. first_frame: what its first frame spans.
-    focal: focal length of the camera in texels; None where it is not known.
+    focal: focal length of the camera in texels, which looks straight at the canvas in the first
+        frame; None where it is not known.
     """
 
     seen: Region
