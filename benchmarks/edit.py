@@ -174,8 +174,9 @@ def _spread(values: list[float]) -> dict[str, float]:
     return {"median": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.edit")
+def parse_arguments(name: str) -> tuple[argparse.Namespace, tuple[int, int]]:
+    """Options of the benchmarks of edits, and --size as (width, height)."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument("--size", default="854x480", help="WIDTHxHEIGHT")
     parser.add_argument("--frames", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=5)
@@ -185,6 +186,11 @@ def main() -> None:
         width, height = (int(part) for part in args.size.split("x"))
     except ValueError as err:
         raise InputError(f"--size {args.size}: wanted WIDTHxHEIGHT") from err
+    return args, (width, height)
+
+
+def main() -> None:
+    args, (width, height) = parse_arguments("edit")
     report = {
         "what": f"edit of {args.frames} frames at {width}x{height}, to a finished h264 file",
         "machine": machine_name(),

@@ -27,6 +27,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("build/bench"), help="scratch folder")
     parser.add_argument("--config", nargs="*", default=["configs/default.yaml"], help="presets")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="of every fit")
+    parser.add_argument("--quality", choices=("draft", "standard", "best"), help="of every fit")
     parser.add_argument("--size", default="768x432", metavar="WxH")
     parser.add_argument("--max-frames", type=int, default=50, metavar="N")
     parser.add_argument("--json", type=Path, help="keep the table here")
@@ -50,8 +51,9 @@ def measure(clip: Path, config: str, options: argparse.Namespace) -> dict[str, A
     run = options.work / "runs" / f"{clip.stem}_{Path(config).stem}"
     run.parent.mkdir(parents=True, exist_ok=True)
     budget = ["--budget", str(options.budget)] if options.budget else []
+    quality = ["--quality", options.quality] if options.quality else []
     train_s = command(
-        "train.py", folder, "--out", run, "--overwrite", "--config", config, *budget
+        "train.py", folder, "--out", run, "--overwrite", "--config", config, *budget, *quality
     )  # fmt: skip
     report = report_of(run, "--no-fast")
     atlas = report["atlas"]

@@ -9,7 +9,6 @@ that makes the final frames, from the mapping itself.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -22,9 +21,9 @@ import numpy as np
 
 from atlas.clip import write_rgb
 from atlas.coords import Size
-from atlas.errors import InputError, run_script
+from atlas.errors import run_script
 from atlas.shading import unit_shading
-from benchmarks.edit import made_up_job
+from benchmarks.edit import made_up_job, parse_arguments
 from benchmarks.pipeline import keep, print_table
 from edits.apply import Renderer
 from edits.context import fitted_gains
@@ -111,16 +110,7 @@ def _spent(work: Callable[[], None], repeats: int) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rerender")
-    parser.add_argument("--size", default="854x480", help="WIDTHxHEIGHT")
-    parser.add_argument("--frames", type=int, default=50)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    try:
-        width, height = (int(part) for part in args.size.split("x"))
-    except ValueError as err:
-        raise InputError(f"--size {args.size}: wanted WIDTHxHEIGHT") from err
+    args, (width, height) = parse_arguments("rerender")
     cv2.setNumThreads(1)  # the workers are the parallelism
     rows = measure(Size(height, width), args.frames, args.repeats)
     print_table(rows)
