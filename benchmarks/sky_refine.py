@@ -23,10 +23,11 @@ from atlas.clip import write_bytes, write_rgb
 from atlas.coords import Size
 from atlas.errors import InputError, run_script
 from atlas.video import open_source
+from preprocess.sky.choose import open_matter
 from preprocess.sky.data import read_pairs, to_bytes
 from preprocess.sky.evaluate import alone, score_picture
 from preprocess.sky.infer import CAREFUL, MatteOptions, NetworkMatter
-from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter, open_matter
+from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter
 from preprocess.sky.procedural import THIN_KINDS, thin_coverage
 
 WAYS = {

@@ -146,7 +146,7 @@ def pick_device(name: str) -> str:
 
 def pick_masks(clip: Clip, options: argparse.Namespace) -> list[str]:
     """The masks for a user who names none: sky where there is some, else what moves."""
-    from preprocess.sky.matte import open_matter
+    from preprocess.sky.choose import open_matter
 
     if options.hand_mattes is not None:
         log.info("masks: sky, since there are mattes of it by hand")

@@ -26,7 +26,8 @@ from atlas.layered import homography_map
 from atlas.mapping import FrameMapping, Layer, LayerMapping
 from preprocess.camera import CameraOptions, CameraPose, CameraTracker
 from preprocess.camera_track import CameraSource
-from preprocess.sky.matte import SkyMatter, open_matter
+from preprocess.sky.choose import open_matter
+from preprocess.sky.matte import SkyMatter
 from preprocess.tracks import StepMatches
 
 
@@ -38,7 +39,7 @@ class FastPathOptions:
     """Canvas beyond frame 0, left and right as a share of its width, above and below of its
     height; >= 0. Frame 0 sits in the middle of the canvas at its own scale."""
     matte: str = "auto"
-    """Name of the sky matte, see `preprocess.sky.matte.open_matter`."""
+    """Name of the sky matte, see `preprocess.sky.choose.open_matter`."""
     kept_frames: int = 3
     """Frames whose matte is remembered."""
     keep_all_mattes: bool = False

@@ -47,7 +47,7 @@ class MaskOptions:
     min_score: float = 0.5
     """A tracked object needs at least one detection with this score; [0, 1]."""
     sky_matter: str = "auto"
-    """Which sky matte, see `preprocess.sky.matte.open_matter`: a name or a file."""
+    """Which sky matte, see `preprocess.sky.choose.open_matter`: a name or a file."""
     hand_mattes: Path | None = None
     """Folder of sky mattes made by hand for some frames, named like the frames."""
     progress: Progress | None = None
@@ -244,7 +244,7 @@ def _warn_when_empty(clip: Clip, source: _Source, options: MaskOptions) -> None:
 
 def _sky_masks(clip: Clip, source: _Source, options: MaskOptions) -> None:
     from preprocess.sky.adapt import HandMattes
-    from preprocess.sky.matte import open_matter
+    from preprocess.sky.choose import open_matter
 
     matter = open_matter(options.sky_matter, careful=True)
     names = [mask_path(clip, source.folder, t).name for t in range(clip.frame_count)]

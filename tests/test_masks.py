@@ -67,7 +67,7 @@ class FakeMatter(SkyMatter):
 @pytest.fixture
 def fake_sky(monkeypatch):
     matter = FakeMatter()
-    monkeypatch.setattr("preprocess.sky.matte.open_matter", lambda name, careful=False: matter)
+    monkeypatch.setattr("preprocess.sky.choose.open_matter", lambda name, careful=False: matter)
     return matter
 
 

@@ -13,6 +13,7 @@ import torch
 
 from atlas.coords import Size
 from preprocess.sky import __main__ as command
+from preprocess.sky.choose import open_matter
 from preprocess.sky.closed_form import (
     BandOptions,
     closed_form_matte,
@@ -21,7 +22,7 @@ from preprocess.sky.closed_form import (
 )
 from preprocess.sky.evaluate import score_picture
 from preprocess.sky.infer import CAREFUL, MatteOptions, NetworkMatter, joined_logits
-from preprocess.sky.matte import NETWORK_WEIGHTS, open_matter
+from preprocess.sky.matte import NETWORK_WEIGHTS
 from preprocess.sky.network import SkyNetwork, save_weights
 from preprocess.sky.offline import clip_mattes, survey_times
 from preprocess.sky.procedural import thin_coverage

@@ -13,8 +13,8 @@ import torch
 from atlas.coords import Size
 from atlas.errors import InputError
 from preprocess.sky import __main__ as command
+from preprocess.sky.choose import open_matter
 from preprocess.sky.foreign import ForeignMatter, OnnxMatter, open_foreign
-from preprocess.sky.matte import open_matter
 from preprocess.sky.network import SkyNetwork, load_network, save_weights
 from preprocess.sky.onnx_file import OnnxGraph
 from preprocess.sky.opencv_network import sky_network_onnx

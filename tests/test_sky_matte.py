@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from atlas.errors import InputError
-from preprocess.sky import matte as matte_module
+from preprocess.sky import choose
+from preprocess.sky.choose import open_matter
 from preprocess.sky.classical import ClassicalMatter, QuadraticLogit, edges_from_top, stretch
-from preprocess.sky.matte import TemporalSmoother, open_matter
+from preprocess.sky.matte import TemporalSmoother
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(
@@ -109,7 +110,7 @@ def test_wrong_frames_are_refused(rgb, message):
 
 
 def test_opening_by_name(monkeypatch, tmp_path):
-    monkeypatch.setattr(matte_module, "NETWORK_WEIGHTS", tmp_path / "none.safetensors")
+    monkeypatch.setattr(choose, "NETWORK_WEIGHTS", tmp_path / "none.safetensors")
     assert isinstance(open_matter("classical"), ClassicalMatter)
     assert isinstance(open_matter("auto"), ClassicalMatter)
     with pytest.raises(InputError, match=r"none.safetensors: not found"):

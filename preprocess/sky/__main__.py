@@ -24,8 +24,9 @@ from atlas.progress import progress
 from atlas.video import list_pictures, open_source
 from preprocess.shots import change, find_shots, thumbnail
 from preprocess.sky.adapt import HandMattes
+from preprocess.sky.choose import MATTER_NAMES, open_matter
 from preprocess.sky.data import PICTURE_SUFFIXES, read_rgb
-from preprocess.sky.matte import MATTER_NAMES, SkyMatter, open_matter
+from preprocess.sky.matte import SkyMatter
 from preprocess.sky.offline import clip_mattes, survey_times
 
 _EMPTY_SHARE = 0.001

@@ -24,8 +24,9 @@ import numpy as np
 
 from atlas.clip import write_bytes
 from atlas.errors import InputError, run_script
+from preprocess.sky.choose import MATTER_NAMES, open_matter
 from preprocess.sky.data import read_pairs
-from preprocess.sky.matte import MATTER_NAMES, SkyMatter, open_matter
+from preprocess.sky.matte import SkyMatter
 
 BAND_PX = 10
 BAND_SIDE_PX = 640

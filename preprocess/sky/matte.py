@@ -1,8 +1,4 @@
-"""SkyMatter: the one interface of everything that tells sky from the rest, and how to open one.
-
-    matter = open_matter()              # the best that needs no download
-    for rgb in frames:
-        matte = matter.matte(rgb)       # (H, W) float32, 1 = sky
+"""SkyMatter: the one interface of everything that tells sky from the rest.
 
 A matter sees the frames of one clip in order and may learn from those it has seen (colours of this
 sky, last frame's matte); `reset` makes it forget, at a shot cut or before another clip.
@@ -16,13 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from atlas.errors import InputError
-
 NETWORK_WEIGHTS = Path(__file__).with_name("weights.safetensors")
 """The learned matte's weights, bundled with the project."""
-MATTER_NAMES = ("auto", "classical", "network")
-FOREIGN_SUFFIXES = (".pt", ".pth", ".onnx")
-"""Files with other people's networks, see `preprocess.sky.foreign`."""
 
 
 class SkyMatter(ABC):
@@ -45,47 +36,6 @@ class SkyMatter(ABC):
     def fingerprint(self) -> str:
         """One line that changes when the same frames would get other mattes."""
         return type(self).__name__
-
-
-def open_matter(name: str = "auto", *, careful: bool = False) -> SkyMatter:
-    """The matter called `name`.
-
-    "classical", "network", "auto" for the best that is bundled, or a file: weights of our own
-    network (`.safetensors`), SkyAR's checkpoint (`.pt`, `.pth`), an ONNX model (`.onnx`).
-
-    Args:
-        careful: look at each frame longer than a stream allows (`preprocess.sky.infer.CAREFUL`);
-            for our own network only.
-    """
-    suffix = Path(name).suffix
-    if suffix in FOREIGN_SUFFIXES:
-        from preprocess.sky.foreign import open_foreign
-
-        return open_foreign(Path(name))
-    if suffix == ".safetensors":
-        return _open_network(Path(name), careful)
-    if name not in MATTER_NAMES:
-        raise InputError(
-            f"sky matte {name!r} is not known; wanted {', '.join(MATTER_NAMES)}, or a file: "
-            "our .safetensors, SkyAR's .pt, an .onnx model"
-        )
-    bundled = NETWORK_WEIGHTS.is_file()
-    if name == "network" and not bundled:
-        raise InputError(
-            f"{NETWORK_WEIGHTS}: not found; the learned sky matte needs it, "
-            "'classical' works without"
-        )
-    if name == "classical" or not bundled:
-        from preprocess.sky.classical import ClassicalMatter
-
-        return ClassicalMatter()
-    return _open_network(NETWORK_WEIGHTS, careful)
-
-
-def _open_network(weights: Path, careful: bool) -> SkyMatter:
-    from preprocess.sky.infer import CAREFUL, NetworkMatter
-
-    return NetworkMatter(weights, CAREFUL if careful else None)
 
 
 def check_rgb(rgb: np.ndarray) -> None:
