@@ -1,4 +1,4 @@
-"""Video in and out: what a source holds, its frames as a stream, and writing frames to a video.
+"""Video in: what a source holds, and its frames as a stream.
 
 A source is a video file, a folder of pictures or one picture. Frames are (H, W, 3) uint8 RGB,
 upright, display-encoded as the source has them (no conversion between transfer functions or
@@ -29,9 +29,8 @@ from atlas.errors import InputError
 from atlas.frame_names import pictures_in_order
 from atlas.planes import PlaneFormat, Planes
 from atlas.png import PNG_SIGNATURE, check_png
-from atlas.video_writer import VideoWriter
 
-__all__ = ["FrameSource", "VideoInfo", "VideoWriter", "open_source", "probe", "resize_picture"]
+__all__ = ["FrameSource", "VideoInfo", "open_source", "probe", "resize_picture"]
 
 log = logging.getLogger(__name__)
 

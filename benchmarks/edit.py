@@ -33,7 +33,8 @@ from atlas.layered import LayeredMapping, LayerMotion, lattice_shape
 from atlas.run import current_commit, machine_name
 from atlas.shading import unit_shading
 from atlas.texture import Texture, sample
-from atlas.video import VideoWriter, open_source
+from atlas.video import open_source
+from atlas.video_writer import VideoWriter
 from benchmarks import edges
 from edits.context import RenderContext
 from edits.deliver import Delivery, Job, make_writer, write_frame, write_video

@@ -17,7 +17,8 @@ from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.mapping import LayerMapping
 from atlas.sheets import contact_sheet
-from atlas.video import VideoInfo, VideoWriter
+from atlas.video import VideoInfo
+from atlas.video_writer import VideoWriter
 from edits.composite import side_by_side
 from edits.recipe import Recipe
 

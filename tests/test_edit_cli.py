@@ -15,7 +15,8 @@ from atlas import ffmpeg
 from atlas.clip import Clip, ClipInfo, LayerInfo, SourceInfo, write_info, write_rgb
 from atlas.coords import Size
 from atlas.errors import InputError
-from atlas.video import VideoWriter, open_source
+from atlas.video import open_source
+from atlas.video_writer import VideoWriter
 from edits.apply import RenderContext
 from edits.deliver import Job
 from edits.footage import open_footage

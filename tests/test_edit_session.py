@@ -17,7 +17,8 @@ from atlas.layered import LayerMotion
 from atlas.layered_file import save_layered, write_mattes
 from atlas.run import RunInfo, write_run_info
 from atlas.texture import Texture
-from atlas.video import VideoWriter, open_source
+from atlas.video import open_source
+from atlas.video_writer import VideoWriter
 from edits.apply import Renderer
 from edits.context import RenderContext
 from edits.deliver import Delivery, Job, write_video

@@ -13,7 +13,7 @@ import pytest
 from atlas.clip import Clip, read_rgb, write_rgb
 from atlas.coords import Size
 from atlas.errors import InputError
-from atlas.video import VideoWriter
+from atlas.video_writer import VideoWriter
 from preprocess import frames as module
 from preprocess.frames import FrameOptions, fit_size, is_black, make_frames
 from tests.video_files import noise_frames, write_video

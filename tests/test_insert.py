@@ -8,7 +8,7 @@ import yaml
 from atlas.clip import write_rgb
 from atlas.coords import Size
 from atlas.errors import InputError
-from atlas.video import VideoWriter
+from atlas.video_writer import VideoWriter
 from edits.kinds import Insert
 from edits.lettering import render_text
 from edits.recipe import Recipe, read_recipe, write_recipe

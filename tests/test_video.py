@@ -12,7 +12,8 @@ import pytest
 from atlas import ffmpeg
 from atlas.coords import Size
 from atlas.errors import InputError
-from atlas.video import VideoWriter, list_pictures, open_source, probe, resize_picture
+from atlas.video import list_pictures, open_source, probe, resize_picture
+from atlas.video_writer import VideoWriter
 from tests.video_files import noise_frames, pcm, read_video, run_ffmpeg, write_sounding, write_video
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "clips"

@@ -12,7 +12,8 @@ from atlas import ffmpeg
 from atlas.color import color_matrix
 from atlas.coords import Size
 from atlas.errors import InputError
-from atlas.video import VideoWriter, open_source, probe
+from atlas.video import open_source, probe
+from atlas.video_writer import VideoWriter
 from tests.video_files import noise_frames, pcm, read_video, run_ffmpeg, write_sounding, write_video
 
 NTSC = Fraction(30000, 1001)

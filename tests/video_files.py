@@ -8,7 +8,8 @@ import numpy as np
 
 from atlas import ffmpeg
 from atlas.coords import Size
-from atlas.video import VideoWriter, open_source
+from atlas.video import open_source
+from atlas.video_writer import VideoWriter
 
 
 def run_ffmpeg(*arguments) -> bytes:
