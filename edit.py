@@ -17,7 +17,6 @@ examples:
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import time
 from functools import lru_cache
@@ -158,15 +157,7 @@ def find_model_footage(args: argparse.Namespace) -> Footage:
             f"{folder}: the order of the frames is not clear; wanted names with equally many "
             "digits (00009.jpg, 00010.jpg), in jpg, png or webp alone"
         )
-    source = open_source(folder)
-    if args.compose != "lna" and source.info.frame_count > model.maximum_frames:
-        logging.getLogger(__name__).warning(
-            "%s covers the first %d of %d frames; the others stay as they are",
-            args.input,
-            model.maximum_frames,
-            source.info.frame_count,
-        )
-    return Footage(source)
+    return Footage(open_source(folder))
 
 
 def open_job(args: argparse.Namespace, footage: Footage) -> Job:

@@ -60,7 +60,12 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
 def add_view_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for looking at an edit: parts, single frames, repeats, what was done."""
     add = parser.add_argument_group("looking").add_argument
-    add("--range", metavar="A:B", help="only source frames A to B, both included; 0 is the first")
+    add(
+        "--range",
+        metavar="A:B",
+        help="source frames A to B, both included; 0 is the first, A: and :B do (default: all "
+        "that the run was fitted to)",
+    )
     add("--preview", metavar="N", type=int, help="render source frame N alone, as a picture; "
         "without an edit it is the frame itself, to paint on")  # fmt: skip
     add("--contact-sheet", action="store_true", help="a few frames, original and edited, as one "

@@ -41,6 +41,16 @@ class Job:
     context: RenderContext
     shots: tuple[Shot, ...] = ()
 
+    def covered(self) -> tuple[int, int] | None:
+        """First and last source frame of what was fitted; None where that is the whole source.
+
+        A black lead-in, which no clip folder holds, belongs to what follows it.
+        """
+        count, start = self.footage.source.info.frame_count, self.context.first_frame
+        first = start if start > self.footage.first_frame else 0
+        last = min(start + self.mapping.frame_count, count) - 1
+        return None if (first, last) == (0, count - 1) else (first, last)
+
     def open(self, recipe: Recipe) -> Renderer:
         """A renderer; of a mapping that learns from the frames, one that has seen none yet."""
         if self.shots:

@@ -30,14 +30,20 @@ from edits.recipe import Recipe
 from edits.watch import saved_files
 
 
-def delivery_of(args: argparse.Namespace, info: VideoInfo) -> Delivery:
-    """What is to be written, from the options."""
+def delivery_of(
+    args: argparse.Namespace, info: VideoInfo, covered: tuple[int, int] | None = None
+) -> Delivery:
+    """What is to be written, from the options.
+
+    Args:
+        covered: first and last frame where no range is asked for; None for all.
+    """
     return Delivery(
         out=args.out,
         codec=args.codec,
         crf=args.crf,
         side_by_side=args.side_by_side,
-        span=parse_span(args.range, info),
+        span=parse_span(args.range, info) or covered,
         effort=args.effort or "fast",
     )
 
@@ -46,7 +52,8 @@ def produce(args: argparse.Namespace, job: Job, recipe: Recipe) -> None:
     """Make what was asked for: a frame, a contact sheet or the video."""
     start_s = time.monotonic()
     info = job.footage.source.info
-    renderer, delivery = job.open(recipe), delivery_of(args, info)
+    covered = job.covered()
+    renderer, delivery = job.open(recipe), delivery_of(args, info, covered)
     if args.preview is not None or args.contact_sheet:
         if args.preview is None:
             write_contact_sheet(job, renderer, delivery)
@@ -59,6 +66,8 @@ def produce(args: argparse.Namespace, job: Job, recipe: Recipe) -> None:
         count, middle = write_video(job, renderer, delivery, bar.advance)
     seconds = time.monotonic() - start_s
     print(summary(args.out, count, seconds))
+    if covered is not None and args.range is None:
+        print(f"frames {first} to {last} of {info.frame_count}, those fitted; --range 0: has all")
     if is_run(args.input) and not args.no_history:
         keep(args, renderer, middle, count, seconds)
 

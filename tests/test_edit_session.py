@@ -10,7 +10,7 @@ import pytest
 
 import edit
 from atlas import ffmpeg
-from atlas.clip import ClipInfo, LayerInfo, read_rgb, write_info, write_rgb
+from atlas.clip import Clip, ClipInfo, LayerInfo, SourceInfo, read_rgb, write_info, write_rgb
 from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.layered import LayerMotion
@@ -119,6 +119,36 @@ def test_a_range_is_those_frames_of_the_whole(tmp_path, run, paint):
     for text in ("5:3", "0:7", "x:2", "3"):
         with pytest.raises(InputError, match=rf"--range {text}: wanted"):
             call(run, "--layer", paint, "--out", tmp_path / "no", "--range", text)
+
+
+def test_of_a_longer_source_the_fitted_frames_are_written(tmp_path, capsys):
+    run, canvas = make_run(tmp_path)
+    longer = [np.zeros_like(pictures()[0]), *pictures(), np.full_like(pictures()[0], 9)]
+    (tmp_path / "source").mkdir()
+    for t, rgb in enumerate(longer):
+        write_rgb(tmp_path / "source" / f"{t:05d}.png", rgb)
+    source = SourceInfo(
+        path=str(tmp_path / "source"),
+        sha256=None,
+        width=SIZE.width,
+        height=SIZE.height,
+        frame_count=len(longer),
+        first_frame=1,
+        frame_times_s=[t / 24 for t in range(len(longer))],
+    )
+    clip = Clip(tmp_path / "data" / "clip")
+    write_info(clip.folder, dataclasses.replace(clip.info, source=source))
+    write_rgb(tmp_path / "p.png", np.full((*canvas.wh[::-1], 4), (250, 10, 20, 255), np.uint8))
+    paint = ("--layer", f"foreground={tmp_path / 'p.png'}", "--no-history")
+    call(run, *paint, "--out", tmp_path / "fitted")
+    assert "frames 0 to 7 of 9, those fitted; --range 0: has all" in capsys.readouterr().out
+    call(run, *paint, "--out", tmp_path / "all", "--range", "0:")
+    assert "fitted" not in capsys.readouterr().out
+    fitted = list(open_source(tmp_path / "fitted").frames())
+    everything = list(open_source(tmp_path / "all").frames())
+    assert all(np.array_equal(a, b) for a, b in zip(fitted, everything[:-1], strict=True))
+    assert (everything[0] == 0).all()  # the black lead-in, which is not fitted
+    assert (everything[-1] == 9).all()
 
 
 def test_preview_and_contact_sheet(tmp_path, run, paint, capsys):
