@@ -28,7 +28,7 @@ from preprocess.sky.data import read_pairs, to_bytes
 from preprocess.sky.evaluate import alone, score_picture
 from preprocess.sky.infer import CAREFUL, MatteOptions, NetworkMatter
 from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter
-from preprocess.sky.procedural import THIN_KINDS, thin_coverage
+from preprocess.sky.thin_things import THIN_KINDS, thin_coverage
 
 WAYS = {
     "unrefined": MatteOptions(refine=None),

@@ -25,7 +25,7 @@ from preprocess.sky.infer import CAREFUL, MatteOptions, NetworkMatter, joined_lo
 from preprocess.sky.matte import NETWORK_WEIGHTS
 from preprocess.sky.network import SkyNetwork, save_weights
 from preprocess.sky.offline import clip_mattes, survey_times
-from preprocess.sky.procedural import thin_coverage
+from preprocess.sky.thin_things import thin_coverage
 
 needs_bundled = pytest.mark.skipif(not NETWORK_WEIGHTS.is_file(), reason="no bundled weights")
 

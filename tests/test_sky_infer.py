@@ -21,8 +21,9 @@ from preprocess.sky.infer import MatteOptions, NetworkMatter
 from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter
 from preprocess.sky.network import NetworkConfig, SkyNetwork, save_weights
 from preprocess.sky.offline import clip_mattes
-from preprocess.sky.procedural import fractal_noise, sky_picture, thin_coverage
+from preprocess.sky.procedural import fractal_noise, sky_picture
 from preprocess.sky.refine import RefineOptions, colour_line, refine_matte, stretch
+from preprocess.sky.thin_things import thin_coverage
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_bundled = pytest.mark.skipif(not NETWORK_WEIGHTS.is_file(), reason="weights not bundled")

@@ -14,8 +14,9 @@ from atlas.errors import InputError
 from preprocess.sky.augment import AugmentConfig, Augmenter
 from preprocess.sky.data import Pair, load_pairs, sky_left_out
 from preprocess.sky.network import NetworkConfig, SkyNetwork, load_network, save_weights
-from preprocess.sky.procedural import sky_picture, thin_coverage
+from preprocess.sky.procedural import sky_picture
 from preprocess.sky.scenery import Layer, bare_crowns, building, foliage, laid_over, water
+from preprocess.sky.thin_things import thin_coverage
 from preprocess.sky.train import TrainConfig, Trainer
 
 SIZE = Size(60, 90)

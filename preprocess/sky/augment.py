@@ -16,9 +16,11 @@ import numpy as np
 from atlas.coords import Size
 from preprocess.sky.camera_effects import photographed
 from preprocess.sky.data import SOFT_DOMAINS, Pair, smooth_under, to_bytes
-from preprocess.sky.procedural import SKY_KINDS, THIN_KINDS, afterglow, fractal_noise, sky_picture
-from preprocess.sky.procedural import thin_coverage as draw_thin
+from preprocess.sky.landscape import grove, night_lights, plain_things, ridges, shore, town
+from preprocess.sky.procedural import SKY_KINDS, afterglow, fractal_noise, sky_picture
 from preprocess.sky.scenery import Layer, bare_crowns, building, foliage, laid_over, water
+from preprocess.sky.thin_things import THIN_KINDS
+from preprocess.sky.thin_things import thin_coverage as draw_thin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,9 @@ class AugmentConfig:
         ("lowlight", 0.04),
     )
     all_ground: float = 0.14
-    all_sky: float = 0.07
+    all_sky: float = 0.16
+    drawn_land: float = 0.65
+    """Chance that land is drawn before a picture that is all sky."""
     from_above: float = 0.4
     """Chance that a picture of ground only is turned by any angle, as if seen from the air."""
     turned: float = 0.4
@@ -42,17 +46,30 @@ class AugmentConfig:
     """The same where the label was a polygon."""
     white_sky: float = 0.2
     """Share of burnt-out white among the skies that are put in."""
-    afterglow: float = 0.4
+    dusk: float = 0.15
+    """The same of deep orange and red ones."""
+    afterglow: float = 0.35
     """Share of the other skies put in that are lit like a sunset."""
     silhouette: float = 0.25
     """Chance that the ground under another sky is next to black."""
     thin_thing: float = 0.2
     crowns: float = 0.14
-    """Bare or leafy crowns with sky between."""
+    """Bare or leafy crowns, or a grove, with sky between."""
+    crowns_white: float = 0.4
+    """The same before a sky that is white."""
+    ridges: float = 0.08
+    """Mountains put behind the ground of a picture."""
+    plain_thing: float = 0.1
+    plain_thing_ground: float = 0.35
+    """The same in a picture that is all ground."""
+    dark: float = 0.16
+    """Mean brightness of a sky below which lamps may be lit on the ground."""
     building: float = 0.1
     water: float = 0.08
     burnt: float = 0.1
     """Exposed so long that a pale sky turns white."""
+    faded: float = 0.05
+    """Dimmed as in a fade to black."""
     fog: float = 0.06
     mirrored: float = 0.05
 
@@ -111,6 +128,8 @@ class Augmenter:
             shape = (size.height, size.width)
             sky = self._any_sky(size)
             sample = Sample(sky, np.ones(shape, np.float32), np.ones(shape, np.float32))
+            if rng.random() < config.drawn_land:
+                self._draw_land(sample)
         else:
             ground_only = bool(self.ground) and kind < config.all_sky + config.all_ground
             sample = self._labelled(size, ground_only=ground_only)
@@ -121,24 +140,50 @@ class Augmenter:
             self._add_mirror(sample)
         if rng.random() < config.burnt:
             sample.rgb = np.clip(sample.rgb * rng.uniform(1.2, 2.5), 0, 1)
+        if rng.random() < config.faded:
+            sample.rgb = sample.rgb * np.float32(rng.uniform(0.2, 0.7))
         return photographed(sample.rgb, sample.alpha, sample.weight, rng, Sample)
 
     def _add_scenery(self, sample: Sample) -> None:
         """Things in front of the sky, each with its chance, the far ones first."""
         config, rng = self.config, self.rng
         size = Size(*sample.alpha.shape)
+        if sample.alpha.mean() > 0.1 and rng.random() < config.ridges:
+            sky = smooth_under(sample.rgb, sample.alpha, size.width // 8)
+            self._lay_behind(sample, ridges(rng, size, sky), sky)
         if sample.alpha.mean() > 0.1 and rng.random() < config.building:
-            sky = (sample.rgb * sample.alpha[..., None]).sum((0, 1)) / sample.alpha.sum()
+            sky = _mean_sky(sample)
             self._lay_over(sample, building(rng, size, sky))
         if sample.alpha.mean() > 0.1 and rng.random() < config.water:
             sky = smooth_under(sample.rgb, sample.alpha, size.width // 8)
             self._lay_over(sample, water(rng, size, sky))
-        if sample.alpha.mean() > 0.1 and rng.random() < config.crowns:
-            draw = bare_crowns if rng.random() < 0.6 else foliage
-            self._add_dark_thing(sample, draw(rng, size))
+        if sample.alpha.mean() > 0.1:
+            white = _mean_sky(sample).min() > 0.85
+            if rng.random() < (config.crowns_white if white else config.crowns):
+                draw = (bare_crowns, foliage, grove)[rng.choice(3, p=[0.35, 0.3, 0.35])]
+                self._add_dark_thing(sample, draw(rng, size))
         if sample.alpha.mean() > 0.1 and rng.random() < config.thin_thing:
             kind = str(rng.choice(THIN_KINDS, p=[0.45, 0.2, 0.2, 0.15]))
             self._add_dark_thing(sample, draw_thin(rng, size, kind))
+        has_sky = sample.alpha.mean() > 0.01
+        if rng.random() < (config.plain_thing if has_sky else config.plain_thing_ground):
+            self._lay_over(sample, plain_things(rng, size))
+        if has_sky and _mean_sky(sample).mean() < config.dark and rng.random() < 0.5:
+            sample.rgb = np.clip(sample.rgb + night_lights(rng, size, sample.alpha), 0, 1)
+
+    def _draw_land(self, sample: Sample) -> None:
+        """Land before a sky, so that the whole picture is drawn."""
+        rng = self.rng
+        size = Size(*sample.alpha.shape)
+        sky = sample.rgb
+        if rng.random() < 0.55:
+            self._lay_over(sample, ridges(rng, size, sky))
+        if rng.random() < 0.4:
+            self._lay_over(sample, town(rng, size, sky))
+        if rng.random() < 0.4:
+            self._lay_over(sample, shore(rng, size, sky))
+        if rng.random() < 0.2:
+            self._add_dark_thing(sample, grove(rng, size))
 
     def _labelled(self, size: Size, *, ground_only: bool) -> Sample:
         rng, config = self.rng, self.config
@@ -193,8 +238,11 @@ class Augmenter:
     def _any_sky(self, size: Size) -> np.ndarray:
         """A sky only, of any kind and light; (H, W, 3) float32."""
         rng = self.rng
-        if rng.random() < self.config.white_sky:
+        kind = rng.random()
+        if kind < self.config.white_sky:
             return sky_picture(rng, size, "white")
+        if kind < self.config.white_sky + self.config.dusk:
+            return sky_picture(rng, size, "dusk")
         sky = self._day_sky(size)
         return afterglow(rng, sky) if rng.random() < self.config.afterglow else sky
 
@@ -245,6 +293,17 @@ class Augmenter:
         sample.alpha = sample.alpha * (1 - layer.coverage)
         sample.weight = np.maximum(sample.weight, layer.coverage)
 
+    def _lay_behind(self, sample: Sample, layer: Layer, sky: np.ndarray) -> None:
+        """Put a layer between sky and ground: rgb + a c (layer - sky), a the matte, c coverage.
+
+        Where the matte is 1 the sky is the picture itself; on its edges `sky` (H, W, 3) stands in.
+        """
+        alpha = sample.alpha[..., None]
+        behind = np.where(alpha > 0.99, sample.rgb, sky)
+        hidden = alpha * layer.coverage[..., None]
+        sample.rgb = np.clip(sample.rgb + hidden * (layer.rgb - behind), 0, 1)
+        sample.alpha = sample.alpha * (1 - layer.coverage)
+
     def _add_fog(self, sample: Sample) -> None:
         """Pale veil that thickens towards the skyline; the sky itself becomes the veil."""
         rng = self.rng
@@ -287,6 +346,12 @@ def _ground_top(pair: Pair) -> int | None:
     rows = np.flatnonzero(pair.alpha.max(axis=1) > 5)
     top = int(rows[-1]) + 2 if rows.size else 0
     return top if pair.alpha.shape[0] - top > 0.3 * pair.alpha.shape[0] else None
+
+
+def _mean_sky(sample: Sample) -> np.ndarray:
+    """Mean colour of what the matte marks, (3,); the matte must mark something."""
+    alpha = sample.alpha
+    return (sample.rgb * alpha[..., None]).sum((0, 1)) / max(float(alpha.sum()), 1e-6)
 
 
 def _colour_cast(sky: np.ndarray) -> np.ndarray:

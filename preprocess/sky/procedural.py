@@ -1,4 +1,4 @@
-"""Training material that is computed: skies, and thin things against the sky with exact coverage.
+"""Training material that is computed: skies of many kinds, and the noise they are made of.
 
 Every function draws from the `numpy.random.Generator` that it is given, so that a seed repeats a
 picture. Colours are display-encoded RGB in [0, 1].
@@ -6,17 +6,13 @@ picture. Colours are display-encoded RGB in [0, 1].
 
 from __future__ import annotations
 
-import math
-
 import cv2
 import numpy as np
 
 from atlas.coords import Size
 
-SKY_KINDS = ("clear", "clouds", "cumulus", "overcast", "white", "sunset", "night", "haze")
-THIN_KINDS = ("twigs", "wires", "pole", "hair")
-
-_SUPERSAMPLING = 3
+DAY_KINDS = ("clear", "clouds", "cumulus", "overcast", "white", "haze")
+SKY_KINDS = (*DAY_KINDS, "sunset", "dusk", "night", "city_glow")
 
 
 def fractal_noise(
@@ -68,8 +64,12 @@ def sky_picture(rng: np.random.Generator, size: Size, kind: str) -> np.ndarray:
         sky = _white(rng, size)
     elif kind == "sunset":
         sky = _sunset(rng, size)
+    elif kind == "dusk":
+        sky = _dusk(rng, size)
     elif kind == "night":
         sky = _night(rng, size)
+    elif kind == "city_glow":
+        sky = _city_glow(rng, size)
     elif kind == "haze":
         sky = _haze(rng, size)
     else:
@@ -99,30 +99,6 @@ def afterglow(rng: np.random.Generator, sky: np.ndarray) -> np.ndarray:
     channels = [np.interp(place, stops, [colour[c] for colour in colours]) for c in range(3)]
     glowing = rng.uniform(0.25, 1.0) * np.stack(channels, axis=-1)
     return np.clip(glowing + rng.uniform(0, 0.3) * (sky - glowing), 0, 1).astype(np.float32)
-
-
-def thin_coverage(rng: np.random.Generator, size: Size, kind: str) -> np.ndarray:
-    """How much of each pixel a thin thing covers: lines drawn 3x larger, averaged down.
-
-    Args:
-        size: of the picture, pixels.
-        kind: one of `THIN_KINDS`.
-    Returns:
-        (H, W) float32 in [0, 1], 1 = the thing hides the pixel.
-    """
-    scale = _SUPERSAMPLING
-    canvas = np.zeros((size.height * scale, size.width * scale), np.uint8)
-    if kind == "twigs":
-        _draw_tree(rng, canvas)
-    elif kind == "wires":
-        _draw_wires(rng, canvas)
-    elif kind == "pole":
-        _draw_pole(rng, canvas)
-    elif kind == "hair":
-        _draw_hair(rng, canvas)
-    else:
-        raise ValueError(f"kind must be one of {THIN_KINDS}, got {kind!r}")
-    return cv2.resize(canvas, size.wh, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
 def _gradient(size: Size, stops: list[tuple[float, np.ndarray]], tilt: float) -> np.ndarray:
@@ -220,6 +196,62 @@ def _sunset(rng: np.random.Generator, size: Size) -> np.ndarray:
     return sky + rng.uniform(0, 0.9) * opacity * (cloud - sky)
 
 
+def _dusk(rng: np.random.Generator, size: Size) -> np.ndarray:
+    """Deep orange, red and purple, mostly smooth: the sun's disc and glow, dark bars of cloud."""
+    low = rng.uniform(0.4, 1.0) * _uniform(rng, [0.9, 0.2, 0.0], [1.0, 0.6, 0.25])
+    high = rng.uniform(0.05, 0.8) * _uniform(rng, [0.3, 0.1, 0.1], [1.0, 0.55, 0.9])
+    if rng.random() < 0.35:
+        high = low * rng.uniform(0.15, 0.9)  # one hue up to the zenith
+    middle = high + rng.uniform(0.2, 0.8) * (low - high)
+    middle = middle * _uniform(rng, [0.9, 0.8, 0.8], [1.1, 1.1, 1.3])
+    stops = [(0.0, high), (rng.uniform(0.25, 0.65), middle), (rng.uniform(0.7, 1.1), low)]
+    sky = _gradient(size, stops, rng.uniform(-0.25, 0.25))
+    glow = _uniform(rng, [0.8, 0.4, 0.05], [1.0, 0.9, 0.6])
+    if rng.random() < 0.7:
+        sky = sky + _glow(rng, size) * rng.uniform(0.2, 1.0) * (glow - sky)
+    if rng.random() < 0.45:
+        centre = (rng.uniform(0, size.width), rng.uniform(0.2, 1.0) * size.height)
+        disc = np.zeros((size.height, size.width), np.float32)
+        radius = round(rng.uniform(0.01, 0.12) * size.height * 8)
+        cv2.circle(disc, (round(centre[0] * 8), round(centre[1] * 8)), radius, 1.0, -1, 16, 3)
+        halo = cv2.GaussianBlur(disc, (0, 0), rng.uniform(0.05, 0.3) * size.height)
+        halo *= rng.uniform(0.3, 1.0) / max(float(halo.max()), 1e-6)
+        pale = _uniform(rng, [0.9, 0.6, 0.2], [1.0, 1.0, 0.95])
+        sky = sky + halo[..., None] * (glow - sky)
+        sky = sky + cv2.GaussianBlur(disc, (0, 0), 0.7)[..., None] * (pale - sky)
+    if rng.random() < 0.65:
+        sky = _with_bars(rng, size, sky)
+    return sky
+
+
+def _with_bars(rng: np.random.Generator, size: Size, sky: np.ndarray) -> np.ndarray:
+    """Long level bars of cloud, darker than the sky or lit from below."""
+    tall = Size(size.height, max(8, size.width // int(rng.integers(3, 12))))
+    noise = fractal_noise(rng, tall, int(rng.integers(3, 10)), int(rng.integers(2, 6)))
+    noise = cv2.resize(noise, size.wh, interpolation=cv2.INTER_CUBIC)
+    above = (noise - rng.uniform(0.25, 0.7)) / rng.uniform(0.04, 0.4)
+    where = np.interp(np.linspace(0, 1, size.height), np.linspace(0, 1, 4), rng.random(4))
+    where = where.astype(np.float32)[:, None, None]
+    dark = _uniform(rng, [0.6, 0.4, 0.5], [1.0, 0.8, 1.0])
+    cloud = sky * rng.uniform(0.1, 0.9) + rng.uniform(0, 0.15) * dark
+    clouded = sky + rng.uniform(0.4, 1.0) * where * np.clip(above, 0, 1)[..., None] * (cloud - sky)
+    if rng.random() < 0.5:
+        fringe = np.exp(-((above / rng.uniform(0.2, 1.0)) ** 2))[..., None] * where
+        lit = _uniform(rng, [0.95, 0.4, 0.1], [1.0, 0.9, 0.6])
+        clouded = clouded + rng.uniform(0.1, 0.8) * fringe * (lit - clouded)
+    return clouded
+
+
+def _city_glow(rng: np.random.Generator, size: Size) -> np.ndarray:
+    """Night over lamps: brown, grey or violet, paler towards the skyline, with haze and cloud."""
+    tint = _uniform(rng, [0.6, 0.4, 0.25], [1.0, 0.85, 0.8])
+    top = rng.uniform(0.02, 0.25) * tint
+    low = top * rng.uniform(0.8, 3.0) * _uniform(rng, [0.9, 0.85, 0.8], [1.1, 1.0, 1.0])
+    sky = _gradient(size, [(0.0, top), (1.0, low)], rng.uniform(-0.3, 0.3))
+    noise = fractal_noise(rng, size, int(rng.integers(1, 4)), 5)[..., None]
+    return sky * (1 + rng.uniform(0, 0.9) * (noise - 0.4))
+
+
 def _night(rng: np.random.Generator, size: Size) -> np.ndarray:
     top = rng.uniform(0.0, 0.25) * _uniform(rng, [0.3, 0.4, 0.6], [0.9, 0.9, 1.0])
     glow = top + rng.uniform(0.0, 0.35) * _uniform(rng, [0.3, 0.3, 0.3], [1.0, 0.8, 0.7])
@@ -245,95 +277,3 @@ def _haze(rng: np.random.Generator, size: Size) -> np.ndarray:
     grey = rng.uniform(0.35, 1.0) * _uniform(rng, [0.88, 0.92, 0.94], [1.0, 1.0, 1.0])
     other = np.clip(grey * _uniform(rng, [0.9, 0.92, 0.95], [1.08, 1.06, 1.05]), 0, 1)
     return _gradient(size, [(0.0, grey), (1.0, other)], rng.uniform(-0.2, 0.2))
-
-
-def _line_px(rng: np.random.Generator, low: float, high: float) -> int:
-    """A line width in supersampled pixels for a width of `low` to `high` final pixels."""
-    return max(1, round(rng.uniform(low, high) * _SUPERSAMPLING))
-
-
-def _draw_tree(rng: np.random.Generator, canvas: np.ndarray) -> None:
-    """Recursive branches that grow in from an edge of the picture."""
-    height, width = canvas.shape
-    side = rng.choice(["bottom", "left", "right", "top"], p=[0.5, 0.2, 0.2, 0.1])
-    heading_deg = {"bottom": -90, "left": -20, "right": 200, "top": 90}[str(side)]
-    start = {
-        "bottom": (rng.uniform(0, width), height * rng.uniform(0.6, 1.0)),
-        "left": (0.0, rng.uniform(0.1, 0.9) * height),
-        "right": (float(width), rng.uniform(0.1, 0.9) * height),
-        "top": (rng.uniform(0, width), 0.0),
-    }[str(side)]
-    length = rng.uniform(0.15, 0.4) * height
-    thickness = rng.uniform(1.0, 6.0) * _SUPERSAMPLING
-    spread_deg = rng.uniform(20, 45)
-    branches = [(start, math.radians(heading_deg + rng.uniform(-25, 25)), length, thickness, 0)]
-    budget = int(rng.integers(60, 400))
-    while branches and budget > 0:
-        (x, y), angle, step, width_px, level = branches.pop(0)
-        budget -= 1
-        bend = angle + math.radians(rng.uniform(-15, 15))
-        middle = (x + step / 2 * math.cos(angle), y + step / 2 * math.sin(angle))
-        end = (middle[0] + step / 2 * math.cos(bend), middle[1] + step / 2 * math.sin(bend))
-        points = np.round([[(x, y), middle, end]]).astype(np.int32)
-        cv2.polylines(canvas, [points], False, 255, max(1, round(width_px)), cv2.LINE_AA)
-        if level >= 6 or step < 2 * _SUPERSAMPLING:
-            continue
-        for _ in range(int(rng.integers(2, 4))):
-            turn = math.radians(rng.normal(0, spread_deg))
-            branches.append(
-                (end, bend + turn, step * rng.uniform(0.55, 0.85), width_px * 0.65, level + 1)
-            )
-
-
-def _draw_wires(rng: np.random.Generator, canvas: np.ndarray) -> None:
-    """Hanging wires across the picture (a parabola each)."""
-    height, width = canvas.shape
-    x = np.linspace(-0.05 * width, 1.05 * width, 24)
-    left, right = rng.uniform(0, 0.8, 2) * height
-    sag = rng.uniform(0, 0.2) * height
-    gap = rng.uniform(0.01, 0.08) * height
-    thickness = _line_px(rng, 0.3, 2.0)
-    unit = x / width
-    for wire in range(int(rng.integers(1, 6))):
-        y = left + (right - left) * unit + 4 * sag * unit * (1 - unit) + wire * gap
-        points = np.round(np.stack([x, y + rng.normal(0, gap / 4)], axis=-1)).astype(np.int32)
-        cv2.polylines(canvas, [points], False, 255, thickness, cv2.LINE_AA)
-
-
-def _draw_pole(rng: np.random.Generator, canvas: np.ndarray) -> None:
-    """An upright mast from the lower edge, with arms."""
-    height, width = canvas.shape
-    foot_x = rng.uniform(0, width)
-    top = (foot_x + rng.normal(0, 0.03) * width, rng.uniform(0.0, 0.6) * height)
-    thickness = _line_px(rng, 0.5, 5.0)
-    foot = (round(foot_x), height)
-    head = (round(top[0]), round(top[1]))
-    cv2.line(canvas, foot, head, 255, thickness, cv2.LINE_AA)
-    for _ in range(int(rng.integers(0, 5))):
-        along = rng.uniform(0, 0.5)
-        x, y = (a + along * (b - a) for a, b in zip(head, foot, strict=True))
-        reach = rng.uniform(-0.15, 0.15) * width
-        tip = (round(x + reach), round(y + rng.normal(0, 0.02) * height))
-        arm = max(1, round(thickness * rng.uniform(0.3, 0.8)))
-        cv2.line(canvas, (round(x), round(y)), tip, 255, arm, cv2.LINE_AA)
-
-
-def _draw_hair(rng: np.random.Generator, canvas: np.ndarray) -> None:
-    """A round head-like shape with curved single hairs standing out."""
-    height, width = canvas.shape
-    centre = np.array([rng.uniform(0.1, 0.9) * width, rng.uniform(0.5, 1.0) * height])
-    radius = rng.uniform(0.12, 0.4) * height
-    axes = (round(radius * rng.uniform(0.7, 1.0)), round(radius))
-    centre_px = (round(float(centre[0])), round(float(centre[1])))
-    cv2.ellipse(canvas, centre_px, axes, rng.uniform(-15, 15), 0, 360, 255, -1, cv2.LINE_AA)
-    shoulders = (centre_px[0], round(centre_px[1] + 2.1 * radius))
-    cv2.ellipse(canvas, shoulders, (round(1.8 * radius), round(1.2 * radius)), 0, 0, 360, 255, -1)
-    for _ in range(int(rng.integers(20, 150))):
-        angle = rng.uniform(0, 2 * math.pi)
-        turn = rng.normal(0, 0.8)
-        length = radius * rng.uniform(0.05, 0.5)
-        root = centre + np.array([math.cos(angle) * axes[0], math.sin(angle) * axes[1]]) * 0.97
-        middle = root + 0.5 * length * np.array([math.cos(angle), math.sin(angle)])
-        tip = middle + 0.5 * length * np.array([math.cos(angle + turn), math.sin(angle + turn)])
-        points = np.round([root, middle, tip]).astype(np.int32)
-        cv2.polylines(canvas, [points], False, 255, 1 + int(rng.random() < 0.3), cv2.LINE_AA)

@@ -1,7 +1,8 @@
 """Training material that stands in front of a sky, with exact coverage: crowns, walls, water.
 
 Every function draws from the `numpy.random.Generator` that it is given, so that a seed repeats a
-picture. Colours are display-encoded RGB in [0, 1]. Skies and single twigs: `procedural`.
+picture. Colours are display-encoded RGB in [0, 1]. Skies: `procedural`; single twigs:
+`thin_things`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import cv2
 import numpy as np
 
 from atlas.coords import Size
-from preprocess.sky.procedural import fractal_noise, thin_coverage
+from preprocess.sky.procedural import fractal_noise
+from preprocess.sky.thin_things import thin_coverage
 
 _SUPERSAMPLING = 2
 
