@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from atlas import ffmpeg
+from atlas import ffmpeg, media_info
 from atlas.color import to_planes_filter, to_rgb_filter
 from atlas.coords import Size
 from atlas.errors import InputError
@@ -278,7 +278,7 @@ def _folder_times(path: Path, count: int) -> tuple[Fraction, tuple[float, ...]]:
 @lru_cache(maxsize=64)
 def _probe_video(path: Path, mtime_ns: int, size_bytes: int, trusting: bool = False) -> VideoInfo:
     """`probe` of a file that has not changed since is answered from memory."""
-    found = ffmpeg.scan(path, packets_only=trusting)
+    found = media_info.scan(path, packets_only=trusting)
     if trusting and (found.complaint is not None or not _rises(found.ticks)):
         return _probe_video(path, mtime_ns, size_bytes)
     rates = [r for r in (found.stream.rate("tbr"), found.stream.rate("fps")) if r]

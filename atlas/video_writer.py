@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atlas import color, ffmpeg, matroska
+from atlas import color, ffmpeg, matroska, media_info
 from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.picture_writer import FolderSink, PictureSink, Sink
@@ -355,7 +355,7 @@ class _VideoSink:
         path = Path(self._writer.audio_from)
         if not path.is_file():
             raise InputError(f"{path}: not found; wanted a file to take the sound from")
-        tracks = [s for s in ffmpeg.describe_file(path).streams if s.kind == "Audio"]
+        tracks = [s for s in media_info.describe_file(path).streams if s.kind == "Audio"]
         options = []
         for i, track in enumerate(tracks):
             codec = "copy"

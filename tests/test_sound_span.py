@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from atlas import ffmpeg
+from atlas import media_info
 from atlas.coords import Size
 from atlas.video import open_source, probe
 from edits.deliver import Delivery, make_writer
@@ -54,7 +54,7 @@ def test_a_span_from_the_start_keeps_the_sound_from_its_start(clip, tmp_path):
     with make_writer(source.info, Delivery(out=tmp_path / "a.mkv", span=(0, 9))) as writer:
         for rgb in source.frames(0, 10):
             writer.write(rgb)
-    streams = ffmpeg.describe_file(tmp_path / "a.mkv").streams
+    streams = media_info.describe_file(tmp_path / "a.mkv").streams
     assert [s.kind for s in streams] == ["Video", "Audio"]
     part = pcm(tmp_path / "a.mkv")
     assert np.abs(part[2000:12000].astype(int) - pcm(clip)[2000:12000]).mean() < 50
