@@ -9,20 +9,37 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 FLAT_DEG = 35.0
 """About half the view of a phone: the first frame sees a plane."""
 _FLAT = math.radians(FLAT_DEG)
+_PLAIN = 1 / math.cos(_FLAT) ** 2
 
 
 @dataclass(frozen=True)
 class Bend:
-    """centre: canvas texels straight ahead in the first frame. focal: of the camera, texels."""
+    """centre: canvas texels straight ahead in the first frame. focal: of the camera, texels.
+
+    period: texels after which the sky repeats sideways; None where it does not.
+    """
 
     centre: tuple[float, float]
     focal: float
+    period: float | None = None
+
+    @cached_property
+    def slope(self) -> float:
+        """Length of an angle of 1 beyond `FLAT_DEG`: the tangent's there, or near it, so that a
+        whole turn is a whole number of periods."""
+        if self.period is None:
+            return _PLAIN
+        turn = 2 * self.focal * (math.tan(_FLAT) + (math.pi - _FLAT) * _PLAIN)
+        whole = max(1, round(turn / self.period)) * self.period
+        slope = (whole / (2 * self.focal) - math.tan(_FLAT)) / (math.pi - _FLAT)
+        return slope if _PLAIN / 2 < slope < 2 * _PLAIN else _PLAIN
 
     def of_canvas(self, uv: np.ndarray) -> np.ndarray:
         """(..., 2) canvas texels to texels of the bent sky; near the centre they stay."""
@@ -52,13 +69,13 @@ class Bend:
     def _bent(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         yaw = np.arctan2(x, z)
         pitch = np.arctan2(y, np.hypot(x, z))
-        down = _length(pitch) / np.cos(np.minimum(np.abs(yaw), _FLAT))
-        bent = np.stack([_length(yaw), down], axis=-1) * self.focal
+        down = _length(pitch, _PLAIN) / np.cos(np.minimum(np.abs(yaw), _FLAT))
+        bent = np.stack([_length(yaw, self.slope), down], axis=-1) * self.focal
         return (bent + np.asarray(self.centre)).astype(np.result_type(x.dtype, np.float32))
 
 
-def _length(angle: np.ndarray) -> np.ndarray:
-    """Its tangent up to `FLAT_DEG`, from there on a straight line with the tangent's slope."""
+def _length(angle: np.ndarray, slope: float) -> np.ndarray:
+    """Its tangent up to `FLAT_DEG`, from there on a straight line."""
     size = np.abs(angle)
-    far = math.tan(_FLAT) + (size - _FLAT) / math.cos(_FLAT) ** 2
+    far = math.tan(_FLAT) + (size - _FLAT) * slope
     return np.copysign(np.where(size <= _FLAT, np.tan(np.minimum(size, _FLAT)), far), angle)

@@ -29,8 +29,9 @@ class SkyEdit:
     auto: atlas for a picture of the atlas's own size, or with alpha and of its aspect; panorama
     for a .hdr picture twice as wide as high; else cover."""
     edges: Literal["auto", "mirror", "tile", "wrap"] = "auto"
-    """Beyond the picture: mirror it; tile: repeat it sideways with its ends faded into each
-    other; wrap: repeat it as it is. auto: tile for a sky that drifts, else mirror."""
+    """Beyond the picture: mirror it; tile: repeat it sideways, its ends joined where nobody sees
+    it (videos: faded into each other); wrap: repeat it as it is. auto: tile for what drifts,
+    and for pictures where the camera may look beyond them (fast path); else mirror."""
     own_sky: bool = False
     """The picture is a photo of a scene: its sky is cut out, and what hid it is filled."""
     scale: float = 1.0
@@ -49,8 +50,9 @@ class SkyEdit:
     """The sky moves down by itself, panoramas excepted; share of the covered height a second."""
     yaw_deg: float = 0.0
     """Turn the view to the right, and so the sky to the left; degrees, -360 to 360."""
-    pitch_deg: float = 12.0
-    """Panoramas: tilt of the view above the horizon in the first frame; degrees, -90 to 90."""
+    pitch_deg: float | None = None
+    """Panoramas: tilt of the view above the horizon in the first frame; degrees, -90 to 90. None:
+    so that the panorama's horizon lies a little under the lowest sky of the first frame."""
     roll_deg: float = 0.0
     """Panoramas: turn of the view about its axis, clockwise; degrees, -180 to 180."""
     field_of_view_deg: float | None = None
@@ -67,7 +69,8 @@ class SkyEdit:
         for name in ("offset_x", "offset_y", "exposure_ev"):
             require(abs(getattr(self, name)) <= 100, name, getattr(self, name), "-100 to 100")
         require(-360 <= self.yaw_deg <= 360, "yaw_deg", self.yaw_deg, "between -360 and 360")
-        require(-90 <= self.pitch_deg <= 90, "pitch_deg", self.pitch_deg, "between -90 and 90")
+        pitch = self.pitch_deg
+        require(pitch is None or -90 <= pitch <= 90, "pitch_deg", pitch, "between -90 and 90")
         require(-180 <= self.roll_deg <= 180, "roll_deg", self.roll_deg, "between -180 and 180")
         for name in ("drift_x", "drift_y"):
             drift = getattr(self, name)

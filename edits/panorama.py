@@ -109,12 +109,28 @@ class View:
         Returns:
             (H, W, 2) float32, (column, row) in panorama pixels.
         """
-        yaw, pitch, roll = np.radians((self.yaw_deg, self.pitch_deg, self.roll_deg))
         flat = (uv.astype(np.float64) - self.centre) / self.focal
-        x = flat[..., 0] * np.cos(roll) - flat[..., 1] * np.sin(roll)
-        y = flat[..., 0] * np.sin(roll) + flat[..., 1] * np.cos(roll)
-        up = np.sin(pitch) - y * np.cos(pitch)
-        ahead = np.cos(pitch) + y * np.sin(pitch)
+        return self.of_rays(flat[..., 0], flat[..., 1], np.ones(uv.shape[:2]), panorama)
+
+    def of_frame(self, homography: np.ndarray, xy_px: np.ndarray, panorama: Size) -> np.ndarray:
+        """`panorama_positions` of the pixels of a frame, also of what lies behind the plane.
+
+        Args:
+            homography: (3, 3), pixels to texels of the image plane; its third row is depth, > 0
+                ahead. xy_px: (H, W, 2), pixels.
+        """
+        across, down, depth = np.moveaxis(xy_px @ homography[:, :2].T + homography[:, 2], -1, 0)
+        x, y = self.centre
+        return self.of_rays(
+            (across - x * depth) / self.focal, (down - y * depth) / self.focal, depth, panorama
+        )
+
+    def of_rays(self, x: np.ndarray, y: np.ndarray, z: np.ndarray, panorama: Size) -> np.ndarray:
+        """(H, W, 2) float32: `panorama_positions` of rays (right, down, ahead), (H, W) each."""
+        yaw, pitch, roll = np.radians((self.yaw_deg, self.pitch_deg, self.roll_deg))
+        x, y = x * np.cos(roll) - y * np.sin(roll), x * np.sin(roll) + y * np.cos(roll)
+        up = z * np.sin(pitch) - y * np.cos(pitch)
+        ahead = z * np.cos(pitch) + y * np.sin(pitch)
         longitude = np.unwrap(np.arctan2(x, ahead) + yaw, axis=1)
         latitude = np.arctan2(up, np.hypot(x, ahead))
         first = longitude[:, :1]
@@ -153,24 +169,39 @@ class PanoramaPaint:
         """The panorama with opacity, (H, W, 4), and its halvings."""
         return self._pyramid
 
+    def view_at(self, time_s: float) -> View:
+        """The camera at that time: a drifting panorama turns."""
+        return replace(self._view, yaw_deg=self._view.yaw_deg - self._drift_deg * time_s)
+
     def positions(self, uv: np.ndarray, time_s: float) -> np.ndarray:
         """(H, W, 2) panorama pixels of canvas texels: `View.panorama_positions` at that time."""
-        view = replace(self._view, yaw_deg=self._view.yaw_deg - self._drift_deg * time_s)
-        at = view.panorama_positions(uv, self._pyramid.size)
-        # near the middle: far positions lose precision
+        return self._near(self.view_at(time_s).panorama_positions(uv, self._pyramid.size))
+
+    def positions_in_frame(
+        self, homography: np.ndarray, xy_px: np.ndarray, time_s: float
+    ) -> np.ndarray:
+        """(H, W, 2) panorama pixels of pixels of a frame: `View.of_frame` at that time."""
+        view = self.view_at(time_s)
+        return self._near(view.of_frame(homography, xy_px, self._pyramid.size))
+
+    def _near(self, at: np.ndarray) -> np.ndarray:
+        """The same places by columns near the middle: far positions lose precision."""
         width = self._pyramid.size.width
         at[..., 0] -= np.floor(np.median(at[..., 0]) / width) * width
         return at
 
+    def is_steep(self, at: np.ndarray) -> bool:
+        """Whether these panorama positions come so near a pole that longitudes run together."""
+        height = self._pyramid.size.height
+        return bool(np.abs(at[..., 1] - (height - 1) / 2).max() > (0.5 - self._STEEP) * height)
+
     def sample(self, uv: np.ndarray, time_s: float) -> np.ndarray:
-        view = replace(self._view, yaw_deg=self._view.yaw_deg - self._drift_deg * time_s)
-        size = self._pyramid.size
+        view, size = self.view_at(time_s), self._pyramid.size
         height, width = uv.shape[:2]
         step = min(self._STEP_PX, max(1, min(height, width) // 40))
         rows, columns = _every(height, step), _every(width, step)
         few = self.positions(uv[np.ix_(rows, columns)], time_s)
-        steepest = np.abs(few[..., 1] - (size.height - 1) / 2).max() / size.height
-        if steepest > 0.5 - self._STEEP:
+        if self.is_steep(few):
             return self._sample_pole(view.panorama_positions(uv, size))
         x = np.interp(np.arange(width), columns, np.arange(len(columns))).astype(np.float32)
         y = np.interp(np.arange(height), rows, np.arange(len(rows))).astype(np.float32)

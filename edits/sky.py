@@ -18,12 +18,14 @@ from edits.paint import Paint, PaintSource, PicturePaint, same_aspect
 from edits.panorama import PanoramaPaint, View, read_hdr, tone_map
 from edits.picture import Picture, read_picture
 from edits.recipe import SkyEdit
+from edits.seamless import seamless
 from edits.sky_photo import take_sky
 from edits.sky_video import LoopedVideo, open_looped
 from edits.view import CanvasView, Region
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 HDR_SUFFIXES = frozenset({".hdr", ".pic"})
+_CLEARANCE_DEG = 3.0
 _FADE = 0.12
 """Share of the width over which the ends of a tiled sky fade into each other."""
 
@@ -177,14 +179,19 @@ class PictureSky:
     """A flat picture that covers what the clip sees, and goes on beyond its borders."""
 
     def __init__(self, edit: SkyEdit, picture: Picture):
-        self._edit = edit
-        self._opaque = picture.opaque
-        self._texels, self._size = edged(picture.premultiplied(), edit)
-        self._pyramid = Pyramid(self._texels, border_mode(edit))
+        self._edit, self._picture = edit, picture
 
     def place(self, view: CanvasView) -> Paint:
-        place = fitted(self._size, view, self._edit)
-        return PlacedSky(place, self._pyramid, border_mode(self._edit), opaque=self._opaque)
+        edit, texels = self._edit, self._picture.premultiplied()
+        edges = edges_of(edit, goes_on=not view.certain and edit.fit != "frame")
+        place = fitted(self._picture.size, view, edit)
+        if edges == "tile":
+            texels = seamless(texels)
+            place = replace(place, picture=Size(*texels.shape[:2]))
+            texels = np.concatenate([texels, texels[::-1]])
+        place = closed(place, edges)
+        border = border_mode(edges)
+        return PlacedSky(place, Pyramid(texels, border), border, opaque=self._picture.opaque)
 
 
 class PlacedSky:
@@ -223,14 +230,18 @@ class VideoSky:
     def place(self, view: CanvasView) -> Paint:
         size = self._video.size
         width = size.width - (fade_width(size.width) if edges_of(self._edit) == "tile" else 0)
-        self._placement = fitted(Size(size.height, width), view, self._edit)
+        place = fitted(Size(size.height, width), view, self._edit)
+        self._placement = closed(place, edges_of(self._edit))
         return self
 
     def flat(self, time_s: float) -> FlatSky:
         """The frame shown at that time; the same pyramid while it is the same frame."""
         if self._placement is None:
             raise ValueError("place() must be called before sample()")
-        picture, border = self._video.at(time_s * self._edit.speed), border_mode(self._edit)
+        picture, border = (
+            self._video.at(time_s * self._edit.speed),
+            border_mode(edges_of(self._edit)),
+        )
         if self._shown is None or self._shown[0] is not picture:
             rgba = cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA)  # four channels are sampled faster
             self._shown = (picture, Pyramid(edged(rgba, self._edit)[0], border))
@@ -255,10 +266,23 @@ class PanoramaSky:
         focal = view.focal_at(edit.field_of_view_deg)
         x, y = first.centre
         centre = (x + edit.offset_x * first.width, y + edit.offset_y * first.height)
-        camera = View(focal * edit.scale, centre, edit.yaw_deg, edit.pitch_deg, edit.roll_deg)
+        focal *= edit.scale
+        camera = View(focal, centre, edit.yaw_deg, pitch_of(edit, view, focal), edit.roll_deg)
         panorama = self._panorama[:, ::-1] if edit.flip else self._panorama
         drift_deg = np.degrees(edit.drift_x * first.width / focal)
         return PanoramaPaint(panorama, camera, float(drift_deg))
+
+
+def pitch_of(edit: SkyEdit, view: CanvasView, focal: float) -> float:
+    """Tilt of the view into a panorama, degrees: as asked, else by where the sky ends.
+
+    What stands on a panorama's horizon, mostly `_CLEARANCE_DEG` high, stays hidden behind the
+    scene if its horizon lies that much under the lowest sky.
+    """
+    if edit.pitch_deg is not None:
+        return edit.pitch_deg
+    below = view.seen.bottom - view.first_frame.centre[1]
+    return float(np.clip(np.degrees(np.arctan(below / focal)) + _CLEARANCE_DEG, -45, 60))
 
 
 def fitted(picture: Size, view: CanvasView, edit: SkyEdit) -> Placement:
@@ -266,23 +290,32 @@ def fitted(picture: Size, view: CanvasView, edit: SkyEdit) -> Placement:
     return (frame_fit if edit.fit == "frame" else cover_fit)(picture, view, edit)
 
 
-def edges_of(edit: SkyEdit) -> str:
-    """mirror, tile or wrap."""
+def closed(place: Placement, edges: str) -> Placement:
+    """A placement whose bend, if any, meets itself behind the viewer."""
+    if place.bend is None:
+        return place
+    period = place.picture.width / abs(place.scale[0]) * (2 if edges == "mirror" else 1)
+    return replace(place, bend=replace(place.bend, period=period))
+
+
+def edges_of(edit: SkyEdit, *, goes_on: bool = False) -> str:
+    """mirror, tile or wrap. `goes_on`: the clip may look beyond the picture, which stands still."""
     if edit.edges != "auto":
         return edit.edges
-    return "tile" if edit.drift_x or edit.drift_y else "mirror"
+    return "tile" if edit.drift_x or edit.drift_y or goes_on else "mirror"
 
 
-def border_mode(edit: SkyEdit) -> int:
-    """How OpenCV continues what `edged` has made."""
-    return cv2.BORDER_REFLECT if edges_of(edit) == "mirror" else cv2.BORDER_WRAP
+def border_mode(edges: str) -> int:
+    """How OpenCV continues a sky with such edges."""
+    return cv2.BORDER_REFLECT if edges == "mirror" else cv2.BORDER_WRAP
 
 
 def edged(texels: np.ndarray, edit: SkyEdit) -> tuple[np.ndarray, Size]:
-    """Texels that go on beyond their borders as the edit says, and the size of one picture.
+    """Texels of a video that go on beyond their borders as the edit says, and the size of one.
 
     A tiled sky is shorter by the width of the fade, and doubled downwards by its mirror image:
-    wrapped round, it repeats sideways and is mirrored above and below.
+    wrapped round, it repeats sideways and is mirrored above and below. The fade is the same in
+    every frame; pictures, which stand still, are joined along a seam (`edits.seamless`).
 
     Args:
         texels: (H, W, C) float32 or uint8.

@@ -8,6 +8,7 @@ warped by itself, chroma at its own size and place.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +21,8 @@ from edits.panorama import PanoramaPaint
 from edits.sky import FlatSky, PlacedSky, VideoSky
 
 _GRID_PX = 8
+_LEFT = 0.5 / _GRID_PX
+"""Chroma's way to the left, pixels of luma, in blocks."""
 _SWITCH = 0.75
 """A coarser or finer copy of the texture is taken when the wanted level is off by this."""
 _FARTHEST = 64
@@ -61,7 +64,7 @@ class SkyPlanes:
             homography: (3, 3), frame pixels to canvas texels.
         """
         if isinstance(self._paint, PanoramaPaint):
-            return self._around(self._paint, self._usable(homography), rows, time_s)
+            return self._around(self._paint, homography, rows, time_s)
         assert isinstance(self._paint, PlacedSky | VideoSky)
         flat = self._paint.flat(time_s)
         self._take(flat.pyramid)
@@ -118,10 +121,7 @@ class SkyPlanes:
         middle = np.array([[x, y], [x + 1, y], [x, y + 1]])
         at = apply_homography(onto, middle)
         spans = np.linalg.norm(at[1:] - at[:1], axis=1)
-        wanted = float(np.log2(max(np.sqrt((spans**2).mean()), 1e-6))) + LEVEL_BIAS
-        if self._level is None or abs(wanted - self._level) > _SWITCH:
-            self._level = int(np.clip(round(wanted), 0, pyramid.coarsest))
-        return self._level
+        return self._steady(float(np.sqrt((spans**2).mean())), pyramid)
 
     def _usable(self, homography: np.ndarray) -> np.ndarray:
         """The homography, or the last one where it looks away from the canvas."""
@@ -142,40 +142,76 @@ class SkyPlanes:
     ) -> list[np.ndarray]:
         """The planes of a panorama."""
         self._take(paint.pyramid)
-        grid = self._grid(rows)
-        uv = apply_homography(homography, grid.reshape(-1, 2)).reshape(grid.shape)
-        at = paint.positions(uv, time_s)
+        at = paint.positions_in_frame(homography, self._grid(rows), time_s)
+        if paint.is_steep(at):
+            return self._near_pole(paint, homography, rows, time_s)
         return self._remapped(at, paint.pyramid, rows, cv2.BORDER_WRAP)
+
+    def _near_pole(
+        self, paint: PanoramaPaint, homography: np.ndarray, rows: Rows, time_s: float
+    ) -> list[np.ndarray]:
+        """The same where positions jump between the points of a grid: every pixel by itself."""
+        size, out = paint.pyramid.size, []
+        level = self._level_on_grid(
+            paint.positions_in_frame(homography, self._grid(rows), time_s), paint.pyramid
+        )
+        for kind, matrix in enumerate(self._places(rows)):
+            if kind < 2:  # V lies where U does
+                width, height = self._wh(kind, rows)
+                xy = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(
+                    np.float64
+                )
+                xy = xy * np.diag(matrix)[:2] + matrix[:2, 2]
+                at = paint.positions_in_frame(homography, xy, time_s)
+            coarser = min(level + (kind > 0 and self._form.step == 2), paint.pyramid.coarsest)
+            texture = self._texture(paint.pyramid, coarser)[kind]
+            few = resize_positions(at, size, Size(*texture.shape)).astype(np.float32)
+            out.append(_remap(texture, few, cv2.BORDER_WRAP))
+        return out
 
     def _corners(self) -> np.ndarray:
         width, height = self._form.size.wh
         return np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
 
     def _grid(self, rows: Rows) -> np.ndarray:
-        """(h, w, 2) float64: every few pixels of some rows, with one more at the ends."""
-        shape = (self._form.size.width // _GRID_PX + 2, rows.count // _GRID_PX + 2)
-        x, y = np.meshgrid(*(np.arange(n, dtype=np.float64) * _GRID_PX for n in shape))
+        """(h, w, 2) float64: middles of blocks of pixels of some rows, and one more all round."""
+        shape = (self._form.size.width // _GRID_PX + 3, -(-rows.count // _GRID_PX) + 2)
+        x, y = np.meshgrid(*((np.arange(n) - 0.5) * _GRID_PX - 0.5 for n in shape))
         return np.stack([x, y + rows.top], axis=-1)
 
     def _remapped(
         self, at: np.ndarray, pyramid: Pyramid, rows: Rows, border: int
     ) -> list[np.ndarray]:
         """The planes of a texture, from where the points of `_grid` lie on it, interpolated."""
+        finest, out, step = self._level_on_grid(at, pyramid), [], self._form.step
+        for kind in (0, 1):
+            level = min(finest + (kind > 0 and step == 2), pyramid.coarsest)
+            textures = self._texture(pyramid, level)
+            textures = textures[1:] if kind else textures[:1]
+            few = resize_positions(at, pyramid.size, Size(*textures[0].shape)).astype(np.float32)
+            if kind and step == 2:  # chroma lies level with the left of two columns
+                few = cv2.addWeighted(few[:, 1:], 1 - _LEFT, few[:, :-1], _LEFT, 0)
+                few = cv2.copyMakeBorder(few, 0, 0, 1, 0, cv2.BORDER_REPLICATE)
+            times = _GRID_PX // (step if kind else 1)
+            maps = cv2.resize(few, None, fx=times, fy=times, interpolation=cv2.INTER_LINEAR)
+            width, height = self._wh(kind, rows)
+            maps = maps[times : times + height, times : times + width]
+            out += [_remap(texture, maps, border) for texture in textures]
+        return out
+
+    def _level_on_grid(self, at: np.ndarray, pyramid: Pyramid) -> int:
+        """As `_level_for`, of positions of the points of `_grid`."""
         spans = np.linalg.norm(np.diff(at, axis=1), axis=2) / _GRID_PX
-        wanted = float(np.log2(max(float(np.median(spans)), 1e-6))) + LEVEL_BIAS
+        return self._steady(float(np.median(spans)), pyramid)
+
+    def _steady(self, span: float, pyramid: Pyramid) -> int:
+        """The level for texels that a pixel spans; the last one while that is nearly right."""
+        wanted = float(np.log2(max(span, 1e-6))) + LEVEL_BIAS
         if self._level is None or abs(wanted - self._level) > _SWITCH:
             self._level = int(np.clip(round(wanted), 0, pyramid.coarsest))
-        out = []
-        for kind, matrix in enumerate(self._places(Rows(0, rows.count))):
-            level = min(self._level + (kind > 0 and self._form.step == 2), pyramid.coarsest)
-            texture = self._texture(pyramid, level)[kind]
-            few = resize_positions(at, pyramid.size, Size(*texture.shape))
-            onto = matrix.copy()
-            onto[:2] /= _GRID_PX
-            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            wh = self._wh(kind, rows)
-            maps = cv2.warpAffine(
-                few.astype(np.float32), onto[:2], wh, flags=flags, borderMode=cv2.BORDER_REPLICATE
-            )
-            out.append(cv2.remap(texture, maps, None, cv2.INTER_LINEAR, borderMode=border))  # pyright: ignore[reportCallIssue, reportArgumentType]
-        return out
+        return self._level
+
+
+def _remap(texture: np.ndarray, at: np.ndarray, border: int) -> np.ndarray:
+    none: Any = None  # the stubs want a second map
+    return cv2.remap(texture, at, none, cv2.INTER_LINEAR, borderMode=border)

@@ -49,6 +49,8 @@ class CanvasView:
     seen: Region
     first_frame: Region
     focal: float | None = None
+    certain: bool = True
+    """Whether `seen` is measured; False where it is expected from the first frame."""
 
     def focal_at(self, field_of_view_deg: float | None) -> float:
         """Focal length in texels: of that horizontal angle over the first frame, else the
@@ -74,8 +76,10 @@ def canvas_view(
     """
     frame = frame_region(first.uv[layer])
     seen = None if coverage is None else seen_region(coverage)
-    seen = seen or expected_region(first.uv[layer], first.visible()[layer])
-    return CanvasView(seen, frame, focal)
+    if seen is not None:
+        return CanvasView(seen, frame, focal)
+    seen = expected_region(first.uv[layer], first.visible()[layer])
+    return CanvasView(seen, frame, focal, certain=False)
 
 
 def seen_region(coverage: np.ndarray) -> Region | None:

@@ -70,3 +70,14 @@ def test_only_frames_that_look_beyond_the_plane_need_it():
     assert not BEND.needed(looking(2), corners)
     assert BEND.needed(looking(20), corners)
     assert BEND.needed(looking(150), corners)  # where nothing is left ahead
+
+
+@pytest.mark.parametrize("period", [200.0, 333.0, 512.0, 700.0])
+def test_a_sky_that_repeats_meets_itself_behind_the_viewer(period):
+    bend = Bend(BEND.centre, FOCAL, period)
+    just = np.array([[160.0, 90.0]])
+    left, right = (bend.of_frame(looking(yaw), just)[0, 0] for yaw in (-180 + 1e-7, 180 - 1e-7))
+    assert (right - left) / period == pytest.approx(round((right - left) / period), abs=1e-5)
+    assert bend.slope == pytest.approx(BEND.slope, rel=0.25)
+    near = bend.of_frame(looking(FLAT_DEG + 1e-6), just)[0, 0]
+    assert near == pytest.approx(bend.of_frame(looking(FLAT_DEG - 1e-6), just)[0, 0], abs=1e-3)

@@ -8,11 +8,13 @@ from atlas.clip import write_rgb
 from atlas.coords import Size, pixel_grid
 from atlas.errors import InputError
 from atlas.mapping import Layer
+from atlas.planes import PlaneFormat, Planes
 from edits.panorama import PanoramaPaint, View
 from edits.picture import Picture
 from edits.recipe import SkyEdit
-from edits.sky import PanoramaSky, PictureSky, edged, open_sky
+from edits.sky import PanoramaSky, PictureSky, edged, open_sky, pitch_of
 from edits.sky_photo import take_sky
+from edits.stream_sky import Rows, SkyPlanes
 from edits.view import CanvasView, Region
 
 SEEN = Region(-0.5, -0.5, 79.5, 39.5)
@@ -48,7 +50,7 @@ def test_a_tiled_sky_repeats_without_a_seam():
     assert steps.max() < 0.15
     np.testing.assert_array_equal(texels[40:], texels[:40][::-1])
     paint = PictureSky(edit, Picture(picture(), None)).place(VIEW)
-    far = pixel_grid(Size(40, 80)) + np.float32([3 * 80, 0])  # three covered widths to the right
+    far = pixel_grid(Size(40, 80)) + np.float32([3 * 64, 0])  # 64: what 80 less the overlap repeat
     np.testing.assert_allclose(
         paint.sample(far, 0.0), paint.sample(pixel_grid(Size(40, 80)), 0.0), atol=2e-4
     )
@@ -123,6 +125,36 @@ def test_panoramas_are_seen_along_the_rays(view):
     turned = np.abs(np.mod(found - expected + 180, 360) - 180)[away]
     # 0.35 degree: bilinear samples of 1 degree a texel, one mip level up near the pole.
     assert turned.max() < 0.35
+
+
+@pytest.mark.parametrize("pitch_deg", [0.0, 78.0])
+def test_a_streamed_panorama_is_seen_all_the_way_round(pitch_deg):
+    """Beyond 90 degrees the frame looks away from the first frame's plane; and into the zenith."""
+    size, focal = Size(60, 90), 70.0
+    camera = np.array([[focal, 0, 44.5], [0, focal, 29.5], [0, 0, 1]])
+    panorama = np.rint(longitudes(720, 1440) * 127 + 127).astype(np.uint8)
+    form = PlaneFormat("yuv444p", size, "bt709", full=True)
+    paint = PanoramaPaint(panorama, View(focal, (44.5, 29.5), 0.0, pitch_deg))
+    for yaw_deg in (60, 120, 180, 300):
+        about = cv2.Rodrigues(np.radians([0.0, yaw_deg, 0.0]))[0]
+        tilt = cv2.Rodrigues(np.radians([pitch_deg, 0.0, 0.0]))[0]
+        # yaw about the panorama's own vertical: the view of a camera set up with that yaw
+        turned = camera @ tilt.T @ about @ tilt @ np.linalg.inv(camera)
+        planes = SkyPlanes(paint, form).sample(turned, Rows(0, 60), 0.0)
+        found = form.rgb_of(Planes(*planes)).astype(np.float32)
+        straight = View(focal, (44.5, 29.5), float(yaw_deg), pitch_deg)
+        at = straight.panorama_positions(pixel_grid(size), Size(720, 1440))
+        wanted = cv2.remap(panorama, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        error = np.abs(found - wanted)
+        assert np.median(error) <= 1
+        assert np.percentile(error, 99) < 4  # levels; at the wrong yaw it is 60 and more
+
+
+def test_a_panorama_s_horizon_lies_under_the_lowest_sky():
+    seen = Region(-0.5, -0.5, 79.5, 49.5)  # the sky ends at row 49.5, the frame's middle is 39.5
+    view = CanvasView(seen, Region(-0.5, -0.5, 79.5, 79.5), focal=100.0)
+    assert pitch_of(sky_edit(), view, 100.0) == pytest.approx(np.degrees(np.arctan(0.1)) + 3)
+    assert pitch_of(sky_edit(pitch_deg=-4.0), view, 100.0) == -4
 
 
 def test_a_panorama_drifts_by_turning():
