@@ -160,7 +160,9 @@ class PlaneFormat:
         matrix = self.from_rgb * [1 / peak, 1 / peak, 1 / peak, 1]
         if rgb.dtype == self.dtype == np.uint8:
             return cv2.transform(rgb, matrix)
-        levels = cv2.transform(rgb.astype(np.float32), matrix)
+        levels = cv2.transform(rgb.astype(np.float32, copy=False), matrix)
+        if self.bits == 8:  # rounds and cuts off in one go
+            return cv2.multiply(levels, (1, 1, 1, 1), dtype=cv2.CV_8U)
         return np.rint(np.clip(levels, 0, self.peak)).astype(self.dtype)
 
     def planes_of(self, rgb: np.ndarray) -> Planes:
@@ -213,9 +215,12 @@ def shrunk_chroma(plane: np.ndarray) -> np.ndarray:
     That is where H.264 and H.265 put it by default: columns weigh 1/4, 1/2, 1/4, rows 1/2 each.
     """
     height, width = plane.shape
-    rows = cv2.resize(plane, (width, height // 2), interpolation=cv2.INTER_AREA)
-    kernel = np.array([[0.25, 0.5, 0.25]], np.float32)
-    return np.ascontiguousarray(cv2.filter2D(rows, -1, kernel)[:, ::2])
+    half = (width // 2, height // 2)
+    out = cv2.resize(plane, half, interpolation=cv2.INTER_AREA)  # columns 0 and 1, 2 and 3 ...
+    if half[0] > 1:
+        before = cv2.resize(plane[:, 1:-1], (half[0] - 1, half[1]), interpolation=cv2.INTER_AREA)
+        out[:, 1:] = cv2.addWeighted(out[:, 1:], 0.5, before, 0.5, 0)
+    return out
 
 
 def enlarged_chroma(plane: np.ndarray, wh: tuple[int, int]) -> np.ndarray:

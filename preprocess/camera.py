@@ -25,9 +25,10 @@ from atlas.planes import shrunk
 from preprocess.focal import FocalSearch
 from preprocess.keyframes import Keyframe, Keyframes
 from preprocess.rotation import (
+    RayMatches,
     RotationFit,
     default_focal_px,
-    fit_rotation_robust,
+    fit_rays_robust,
     from_vector,
     intrinsics,
     nearest_rotation,
@@ -296,12 +297,11 @@ class CameraTracker:
     ) -> RotationFit | None:
         """The camera's rotation from sky and scene matches, told apart where they disagree."""
         camera = self._camera
-
-        def fit(which: np.ndarray, start: np.ndarray | None = None) -> RotationFit | None:
-            matches = source_px[which], target_px[which]
-            return fit_rotation_robust(*matches, camera, weight[which], tolerance_px, start)
-
-        sky, scene = fit(in_sky), fit(~in_sky)
+        matches = RayMatches(rays(source_px, camera), rays(target_px, camera), weight, source_px)
+        sky, scene = (
+            fit_rays_robust(matches.pick(which), camera, tolerance_px)
+            for which in (in_sky, ~in_sky)
+        )
         if sky is None or scene is None:
             return sky or scene
         if self._shot.sky_cover < _TEXTURED and scene.quality > 0.15:
@@ -310,7 +310,7 @@ class CameraTracker:
         if min(sky.quality, scene.quality) < 0.3 * max(sky.quality, scene.quality):
             return max(sky, scene, key=lambda f: f.quality)
         if np.linalg.norm(turn) * camera[0, 0] < tolerance_px:
-            return fit(np.ones(len(in_sky), bool), scene.rotation) or scene
+            return fit_rays_robust(matches, camera, tolerance_px, scene.rotation) or scene
         # Parallax leaves part of the scene off any one rotation; drifting clouds leave none.
         trust = self._shot.scene_trust + 0.1 * ((scene.share > 0.6) - self._shot.scene_trust)
         self._shot.scene_trust = max(trust, 0.25)

