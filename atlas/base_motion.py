@@ -9,7 +9,7 @@ transforms are refined together over near and far frame pairs, so that they do n
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -21,11 +21,15 @@ from scipy.spatial.transform import Rotation
 from atlas.coords import Size, apply_homography
 from atlas.matches import MIN_POINTS, Matches, match_along_flow, match_by_warp, match_in_mask
 from atlas.store import ClipStore
+from atlas.wide_canvas import FLAT_DEG, Roll, angles_off, rolled
 
 log = logging.getLogger(__name__)
 
 LONGEST_STEP = 0.05
 """Largest change of a transform's parameter in one step of Gauss and Newton; unit coordinates."""
+CANVAS_LIMIT = 6000
+"""Greatest side of a canvas, texels."""
+CANVAS_MARGIN = 8
 DEFAULT_FOCAL_WIDTHS = 0.85
 """Focal length over the frame's longer side where nothing tells it: a 61 degree view."""
 
@@ -34,16 +38,18 @@ DEFAULT_FOCAL_WIDTHS = 0.85
 class BaseMotion:
     """One layer's base motion.
 
-    matrices: (T, 3, 3) float64, frame pixels -> canvas texels.
+    matrices: (T, 3, 3) float64, frame pixels -> canvas texels, or rays where there is a roll.
     canvas: the canvas's size, texels.
     confidence: (T,) float32 in [0, 1]: share of the matches that agree with the transform.
     model: "homography", "affine" or "rotation".
+    roll: how a canvas is rolled out that no plane could hold; None for a flat one.
     """
 
     matrices: np.ndarray
     canvas: Size
     confidence: np.ndarray
     model: str
+    roll: Roll | None = None
 
 
 @dataclass
@@ -64,7 +70,7 @@ class _Model:
         else:
             change = np.eye(3) + sum(u * g for u, g in zip(update, self.generators, strict=True))
             moved = np.linalg.inv(self.to_unit) @ change @ self.to_unit @ matrix
-        return moved / moved[2, 2]
+        return with_unit_determinant(moved)
 
     @property
     def count(self) -> int:
@@ -128,7 +134,12 @@ def estimate_base_motion(
     if store.frame_count > 1:
         matrices = refine_jointly(pairs, matrices, kind, reference)
     confidence = _confidence(pairs, matrices, store.frame_count)
-    matrices, canvas = place_on_canvas(store, layer, matrices)
+    if model != "affine":
+        camera = camera_matrix(kind.focal_px, kind.to_unit)
+        wide = place_on_roll(store, layer, matrices, camera)
+        if wide is not None:
+            return BaseMotion(wide[0], wide[2], confidence, model, wide[1])
+    matrices, canvas = place_on_canvas(store, layer, matrices / matrices[:, 2:, 2:])
     return BaseMotion(matrices, canvas, confidence, model)
 
 
@@ -154,7 +165,15 @@ def _chain(near: list[Matches], kind: _Model, frame_count: int, reference: int) 
         matrices[t + 1] = matrices[t] @ np.linalg.inv(links[t])
     for t in range(reference - 1, -1, -1):
         matrices[t] = matrices[t + 1] @ links[t]
-    return matrices / matrices[:, 2:, 2:]
+    return with_unit_determinant(matrices)
+
+
+def with_unit_determinant(matrices: np.ndarray) -> np.ndarray:
+    """(..., 3, 3) homographies scaled to determinant 1: depth is positive ahead of the camera.
+
+    Scaled by their last element, those that turn by more than a right angle would change sign.
+    """
+    return matrices / np.cbrt(np.linalg.det(matrices))[..., None, None]
 
 
 def estimate_focal(near: list[Matches], kind: _Model, frame_count: int) -> float:
@@ -305,32 +324,69 @@ def _confidence(pairs: list[Matches], matrices: np.ndarray, frame_count: int) ->
     return (good / np.maximum(total, 1e-9)).astype(np.float32)
 
 
-def place_on_canvas(
-    store: ClipStore, layer: int, matrices: np.ndarray, margin: int = 8, limit: int = 6000
-) -> tuple[np.ndarray, Size]:
+def place_on_roll(
+    store: ClipStore, layer: int, matrices: np.ndarray, camera: np.ndarray
+) -> tuple[np.ndarray, Roll, Size] | None:
+    """The cylinder's canvas for a layer that is seen too far round for a plane, else None.
+
+    Args:
+        matrices: (T, 3, 3) of determinant 1, to the reference frame. camera: (3, 3).
+    Returns:
+        (T, 3, 3) frame pixels to rays, the roll, the canvas.
+    """
+    seen = [_pixels_of(store, layer, t) for t in range(len(matrices))]
+    if angles_off(matrices, camera, seen) <= FLAT_DEG:
+        return None
+    to_rays, roll = rolled(matrices, camera, camera[:2, 2])
+    shown = [
+        roll.uv(t, np.column_stack([xy, np.ones(len(xy))]) @ to_rays[t].T)
+        for t, xy in enumerate(seen)
+        if len(xy)
+    ]
+    middle = roll.uv(len(matrices) // 2, np.array([0.0, 0.0, 1.0]))
+    origin, canvas = _span(shown, middle)
+    log.info("the camera turns far: a canvas of %s is rolled out from a cylinder", canvas)
+    return to_rays, replace(roll, origin=(float(origin[0]), float(origin[1]))), canvas
+
+
+def place_on_canvas(store: ClipStore, layer: int, matrices: np.ndarray) -> tuple[np.ndarray, Size]:
     """Shift the transforms so that all that the clip shows of the layer lies on one canvas.
 
-    Returns the (T, 3, 3) shifted matrices and the canvas. Parts that would need a canvas of more
-    than `limit` texels a side (a transform near infinity) are left off it.
+    Returns the (T, 3, 3) shifted matrices and the canvas; see `_span` for what is left off it.
     """
-    lows, highs = [], []
+    shown = []
     for t, matrix in enumerate(matrices):
-        share = store.share(layer, t)[::4, ::4] > 0.05
-        y, x = np.nonzero(share)
-        if not len(x):
-            continue
-        uv = apply_homography(matrix, np.stack([x, y], -1).astype(np.float64) * 4)
+        uv = apply_homography(matrix, _pixels_of(store, layer, t))
         uv = uv[np.isfinite(uv).all(1)]
         if len(uv):
-            lows.append(uv.min(0) - 4)
-            highs.append(uv.max(0) + 4)
-    if not lows:
+            shown.append(uv)
+    if not shown:
         return matrices, store.size
     middle = np.array([store.size.wh], np.float64) / 2
     centre = apply_homography(matrices[len(matrices) // 2], middle)[0]
-    low = np.maximum(np.min(lows, 0), centre - limit / 2) - margin
-    high = np.minimum(np.max(highs, 0), centre + limit / 2) + margin
     shift = np.eye(3)
-    shift[:2, 2] = -np.floor(low)
-    width, height = np.ceil(high - np.floor(low)).astype(int) + 1
-    return shift @ matrices, Size(int(height), int(width))
+    shift[:2, 2], canvas = _span(shown, centre)
+    return shift @ matrices, canvas
+
+
+def _pixels_of(store: ClipStore, layer: int, t: int) -> np.ndarray:
+    """(N, 2) float64: every fourth pixel, across and down, that shows something of a layer."""
+    y, x = np.nonzero(store.share(layer, t)[::4, ::4] > 0.05)
+    return np.stack([x, y], -1).astype(np.float64) * 4
+
+
+def _span(shown: list[np.ndarray], centre: np.ndarray) -> tuple[np.ndarray, Size]:
+    """The shift that brings positions onto a canvas, and its size.
+
+    Parts that would need a canvas of more than `CANVAS_LIMIT` texels a side (a transform near
+    infinity) are left off it.
+
+    Args:
+        shown: (N, 2) texels of each frame. centre: (2,) texels about which the canvas is limited.
+    """
+    low = np.min([uv.min(0) for uv in shown], 0) - 4
+    high = np.max([uv.max(0) for uv in shown], 0) + 4
+    low = np.floor(np.maximum(low, centre - CANVAS_LIMIT / 2) - CANVAS_MARGIN)
+    high = np.ceil(np.minimum(high, centre + CANVAS_LIMIT / 2) + CANVAS_MARGIN)
+    width, height = (high - low).astype(int) + 1
+    return -low, Size(int(height), int(width))

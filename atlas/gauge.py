@@ -226,7 +226,7 @@ class Regauged(LayerMapping):
         self.frame_count, self.frame_size = mapping.frame_count, mapping.frame_size
         self._gauges = [gauges.get(layer.name) for layer in mapping.layers]
         self.layers = tuple(
-            Layer(layer.name, gauge.b if gauge else layer.canvas)
+            Layer(layer.name, gauge.b) if gauge else layer
             for layer, gauge in zip(mapping.layers, self._gauges, strict=True)
         )
 

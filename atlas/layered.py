@@ -15,16 +15,18 @@ import numpy as np
 from atlas.coords import Size, apply_homography, pixel_grid
 from atlas.guided import guided_upsample
 from atlas.mapping import FrameMapping, Layer, LayerMapping
+from atlas.wide_canvas import Roll
 
 
 @dataclass
 class LayerMotion:
     """One layer's motion over the clip.
 
-    matrices: (T, 3, 3) float64, frame pixels -> canvas texels.
+    matrices: (T, 3, 3) float64, frame pixels -> canvas texels; where there is a roll, -> rays.
     residual: (T, h, w, 2) float32, texels to add, at frame pixels (j * stride_px, i * stride_px);
         None for a layer that moves by its homographies alone.
     confidence: (T,) float32 in [0, 1].
+    roll: how a canvas is rolled out from a cylinder; None for a flat one.
     """
 
     name: str
@@ -33,10 +35,14 @@ class LayerMotion:
     residual: np.ndarray | None
     stride_px: int
     confidence: np.ndarray
+    roll: Roll | None = None
 
     def uv(self, t: int, size: Size, view: Size | None = None) -> np.ndarray:
         """(H, W, 2) float32 texels of every pixel of a `view` picture of frame `t` (`size` px)."""
-        uv = homography_map(self.matrices[t], size, view)
+        if self.roll is not None:
+            uv = self.roll.map(t, self.matrices[t], size, view)
+        else:
+            uv = homography_map(self.matrices[t], size, view)
         if self.residual is not None:
             uv += sample_lattice(self.residual[t], self.stride_px, size, view)
         return uv
@@ -44,7 +50,10 @@ class LayerMotion:
     def uv_at(self, t: int, xy: np.ndarray) -> np.ndarray:
         """(H, W, 2) float32 texels of any positions (H, W, 2) float32, pixels of the fit's size."""
         corners = np.array([[f(xy[..., i]) for i, f in enumerate(p)] for p in _CORNERS])
-        if np.isfinite(apply_homography(self.matrices[t], corners)).all():
+        if self.roll is not None:
+            one = np.ones_like(xy[..., :1])
+            uv = self.roll.uv(t, np.concatenate([xy, one], -1) @ self.matrices[t].T)
+        elif np.isfinite(apply_homography(self.matrices[t], corners)).all():
             uv = cv2.perspectiveTransform(xy, self.matrices[t])
         else:
             uv = apply_homography(self.matrices[t], xy)
@@ -119,7 +128,7 @@ class LayeredMapping(LayerMapping):
         """
         self.frame_size = size
         self.frame_count = len(motions[0].matrices)
-        self.layers = tuple(Layer(m.name, m.canvas) for m in motions)
+        self.layers = tuple(Layer(m.name, m.canvas, m.roll) for m in motions)
         self.motions = motions
         self._alpha = alpha
         self._shown: tuple[int, np.ndarray] | None = None

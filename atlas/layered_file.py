@@ -1,6 +1,7 @@
 """How a run of the recipe `layered` lies on disk, and how it is opened.
 
-checkpoint.safetensors   per layer l: matrices.l, confidence.l,
+checkpoint.safetensors   per layer l: matrices.l, confidence.l, where its canvas is rolled out
+                         from a cylinder turns.l and roll.l (focal, origin, vertical),
                          texture.l (float16), coverage.l, bare.l (uint8)
 residual_l.npy           (frames, h, w, 2) float32 texels, read as it is needed
 gains.npy                shading: (layers, frames, h, w, 3) float16, read as it is needed
@@ -28,6 +29,7 @@ from atlas.layered import LayeredMapping, LayerMotion
 from atlas.run import OpenedMapping, RunInfo
 from atlas.shading import Shading
 from atlas.texture import Texture
+from atlas.wide_canvas import Roll
 
 CHECKPOINT = "checkpoint.safetensors"
 GAINS = "gains.npy"
@@ -106,7 +108,8 @@ def read_motions(
             residual = np.load(file, mmap_mode="r+" if writable else "r")
         matrices, confidence = arrays[f"matrices.{i}"], arrays[f"confidence.{i}"]
         canvas = Size(height, width)
-        motions.append(LayerMotion(name, canvas, matrices, residual, stride_px, confidence))
+        roll = _read_roll(arrays, str(i))
+        motions.append(LayerMotion(name, canvas, matrices, residual, stride_px, confidence, roll))
     return motions
 
 
@@ -118,7 +121,20 @@ def layer_meta(motions: list[LayerMotion]) -> dict:
 
 def motion_arrays(motion: LayerMotion, key: str) -> dict[str, np.ndarray]:
     """A motion's arrays but for its residual, under names that end in `key`."""
-    return {f"matrices.{key}": motion.matrices, f"confidence.{key}": motion.confidence}
+    arrays = {f"matrices.{key}": motion.matrices, f"confidence.{key}": motion.confidence}
+    if motion.roll is not None:
+        roll = motion.roll
+        arrays[f"turns.{key}"] = roll.turns
+        arrays[f"roll.{key}"] = np.array([roll.focal, *roll.origin, roll.vertical], np.float64)
+    return arrays
+
+
+def _read_roll(arrays: dict[str, np.ndarray], key: str) -> Roll | None:
+    """The roll that `motion_arrays` wrote, if it did."""
+    if f"roll.{key}" not in arrays:
+        return None
+    focal, u, v, vertical = arrays[f"roll.{key}"].tolist()
+    return Roll(focal, (u, v), arrays[f"turns.{key}"], bool(vertical))
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], meta: dict) -> None:

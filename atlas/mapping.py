@@ -18,14 +18,17 @@ import numpy as np
 
 from atlas.coords import Size
 from atlas.errors import InputError
+from atlas.wide_canvas import Roll
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: its name and the size of its canvas (the flat atlas) in texels."""
+    """One layer: its name, the size of its canvas (the flat atlas) in texels, and how that canvas
+    is rolled out from a cylinder round the camera, if it is."""
 
     name: str
     canvas: Size
+    roll: Roll | None = None
 
 
 @dataclass(frozen=True)

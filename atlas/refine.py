@@ -199,7 +199,8 @@ class FieldFit:
     def _base(self, t: int, at: Tensor) -> Tensor:
         matrix = torch.from_numpy(self.scene.motion.matrices[t]).to(self.device, at.dtype)
         moved = torch.cat([at, torch.ones_like(at[..., :1])], -1) @ matrix.T
-        return moved[..., :2] / moved[..., 2:]
+        roll = self.scene.motion.roll
+        return moved[..., :2] / moved[..., 2:] if roll is None else roll.tensor(t, moved)
 
     def _rigidity(self, t: int, lattice: Tensor, box: Box) -> Tensor:
         stride = self.scene.motion.stride_px

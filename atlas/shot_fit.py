@@ -285,7 +285,9 @@ class ShotFit:
                 found = estimate_base_motion(self.store, layer, self._base_model(layer))
             bar.advance(1, note=f"{found.model}, canvas {found.canvas}")
         stride_px = self.options.align.stride_px
-        return LayerMotion(name, found.canvas, found.matrices, None, stride_px, found.confidence)
+        return LayerMotion(
+            name, found.canvas, found.matrices, None, stride_px, found.confidence, found.roll
+        )
 
     def _base_model(self, layer: int) -> str:
         names = self.clip.layer_names

@@ -80,6 +80,7 @@ def part_of(motion: LayerMotion, window: Window) -> LayerMotion:
         matrices=motion.matrices[cut],
         residual=residual,
         confidence=motion.confidence[cut],
+        roll=None if motion.roll is None else motion.roll.part(cut),
     )
 
 

@@ -167,7 +167,9 @@ class Renderer:
         self._paints = {}
         for layer, sources in self._sources.items():
             coverage = None if textures is None else textures[layer].coverage
-            view = canvas_view(first, layer, coverage, self.context.focal)
+            view = canvas_view(
+                first, layer, coverage, self.context.focal, self.mapping.layers[layer].roll
+            )
             self._paints[layer] = [source.place(view) for source in sources]
 
     def _open(self, kind: type, edits: Sequence[Edit]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from atlas.coords import Size, pixel_grid, resize_positions
 from atlas.errors import InputError
+from atlas.wide_canvas import Roll
 from edits.mipmap import LEVEL_BIAS, Pyramid, levels_of
 from edits.picture import read_checked
 
@@ -90,6 +91,7 @@ class View:
     turns it to the right.
 
     focal: focal length in texels of the image plane. centre: (x, y) of the optical axis there.
+    roll: where that is no plane, but rolled out from a cylinder about the camera.
     """
 
     focal: float
@@ -97,6 +99,7 @@ class View:
     yaw_deg: float = 0.0
     pitch_deg: float = 0.0
     roll_deg: float = 0.0
+    roll: Roll | None = None
 
     def panorama_positions(self, uv: np.ndarray, panorama: Size) -> np.ndarray:
         """Where rays through the image plane meet the panorama.
@@ -109,8 +112,16 @@ class View:
         Returns:
             (H, W, 2) float32, (column, row) in panorama pixels.
         """
+        if self.roll is not None:
+            right, down, ahead = np.moveaxis(self._cylinder().rays(uv, self.centre), -1, 0)
+            return self.of_rays(right, down, ahead, panorama)
         flat = (uv.astype(np.float64) - self.centre) / self.focal
         return self.of_rays(flat[..., 0], flat[..., 1], np.ones(uv.shape[:2]), panorama)
+
+    def _cylinder(self) -> Roll:
+        """The canvas's cylinder, as wide as the view's focal length says."""
+        assert self.roll is not None
+        return replace(self.roll, focal=self.focal)
 
     def of_frame(self, homography: np.ndarray, xy_px: np.ndarray, panorama: Size) -> np.ndarray:
         """`panorama_positions` of the pixels of a frame, also of what lies behind the plane.

@@ -100,4 +100,5 @@ def place_edit(
     layer = reference.mapping.layers[index]
     source = open_sky(edit, layer) if isinstance(edit, SkyEdit) else open_layer_paint(edit, layer)
     coverage = reference.textures[index].coverage if reference.knows_past else None
-    return PlacedEdit(edit.layer, source.place(canvas_view(first, index, coverage)), times_s)
+    view = canvas_view(first, index, coverage, roll=layer.roll)
+    return PlacedEdit(edit.layer, source.place(view), times_s)

@@ -267,7 +267,8 @@ class PanoramaSky:
         x, y = first.centre
         centre = (x + edit.offset_x * first.width, y + edit.offset_y * first.height)
         focal *= edit.scale
-        camera = View(focal, centre, edit.yaw_deg, pitch_of(edit, view, focal), edit.roll_deg)
+        pitch_deg = pitch_of(edit, view, focal)
+        camera = View(focal, centre, edit.yaw_deg, pitch_deg, edit.roll_deg, view.roll)
         panorama = self._panorama[:, ::-1] if edit.flip else self._panorama
         drift_deg = np.degrees(edit.drift_x * first.width / focal)
         return PanoramaPaint(panorama, camera, float(drift_deg))

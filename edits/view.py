@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from atlas.mapping import FrameMapping
+from atlas.wide_canvas import Roll
 
 USUAL_VIEW_DEG = 65.0
 """Field of view of phones and dashcams, along the longer side."""
@@ -51,6 +52,8 @@ class CanvasView:
     focal: float | None = None
     certain: bool = True
     """Whether `seen` is measured; False where it is expected from the first frame."""
+    roll: Roll | None = None
+    """How the canvas is rolled out from a cylinder round the camera; None for a flat one."""
 
     def focal_at(self, field_of_view_deg: float | None) -> float:
         """Focal length in texels: of that horizontal angle over the first frame, else the
@@ -60,11 +63,17 @@ class CanvasView:
             return first.width / 2 / math.tan(math.radians(field_of_view_deg) / 2)
         if self.focal is not None:
             return self.focal
+        if self.roll is not None:
+            return self.roll.focal
         return max(first.width, first.height) / 2 / math.tan(math.radians(USUAL_VIEW_DEG) / 2)
 
 
 def canvas_view(
-    first: FrameMapping, layer: int, coverage: np.ndarray | None, focal: float | None = None
+    first: FrameMapping,
+    layer: int,
+    coverage: np.ndarray | None,
+    focal: float | None = None,
+    roll: Roll | None = None,
 ) -> CanvasView:
     """Where a clip looks on the canvas of one layer.
 
@@ -72,14 +81,14 @@ def canvas_view(
         first: the mapping of the first frame.
         coverage: (H, W) float, what the whole clip has seen of the canvas; None where only the
             first frame is known (streaming).
-        focal: of the camera, texels, where it is known.
+        focal: of the camera, texels, where it is known. roll: of the layer's canvas.
     """
     frame = frame_region(first.uv[layer])
     seen = None if coverage is None else seen_region(coverage)
     if seen is not None:
-        return CanvasView(seen, frame, focal)
+        return CanvasView(seen, frame, focal, roll=roll)
     seen = expected_region(first.uv[layer], first.visible()[layer])
-    return CanvasView(seen, frame, focal, certain=False)
+    return CanvasView(seen, frame, focal, certain=False, roll=roll)
 
 
 def seen_region(coverage: np.ndarray) -> Region | None:
