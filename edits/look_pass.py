@@ -28,7 +28,8 @@ SMALL_WIDTH_PX = 112
 _SHARE_STEP = 1 / 512
 _MANY = 40_000
 """From so many mixed pixels on they are toned as they are, not unmixed first: it takes too long."""
-_STOPS_STEP = 1 / 256
+_LEAST_LIGHT = 1 / 512
+_STOPS_STEP = 1 / 128
 """Tone tables are made anew when a gain has moved by this: less than half a grey level."""
 
 
@@ -62,6 +63,24 @@ class _Small:
     share: np.ndarray
 
 
+@dataclass(frozen=True)
+class Air:
+    """What a look does to one frame, measured but not yet applied; None: nothing of that kind.
+
+    sky: (h, w, 3) float32, the sky over the picture. table: tones of the scene.
+    veil: (h, w, 3) opacity and premultiplied colour of what lies over the scene.
+    glow: (h, w, 3) light of the sun, screened over scene and sky.
+    """
+
+    sky: np.ndarray
+    table: ToneTable | None
+    veil: tuple[np.ndarray, np.ndarray] | None
+    glow: np.ndarray | None
+
+
+NO_AIR = Air(np.zeros((1, 1, 3), np.float32), None, None, None)
+
+
 class LookPass:
     """A look over the frames of one clip, in order; remembers what it smooths over time."""
 
@@ -82,22 +101,36 @@ class LookPass:
         else:
             out = frame.after
         if self._weather is not None:
-            travel_px = _travel_px(frame.uv, frame.share.shape[1])
-            out = self._weather.apply(out, frame.time_s, travel_px)
+            out = self._weather.apply(out, frame.time_s, travel_of(frame.uv, frame.share.shape[1]))
         return out
 
-    def _in_ranges(self, frame: LookFrame) -> np.ndarray:
+    @property
+    def weather(self) -> Weather | None:
+        """What falls, if anything does."""
+        return self._weather
+
+    def measure(self, frame: LookFrame) -> Air:
+        """What the look does to the next frame; every frame is measured once."""
         look, small = self.look, _shrunk(frame)
-        out = frame.after
+        table = veil = glow = None
         if look.recolor or look.relight or look.exposure_ev or look.saturation != 1:
-            out = relit(out, frame.share, small.sky, self._tones(small, frame.time_s))
+            table = self._tones(small, frame.time_s)
         if look.halo or look.haze:
-            out = veiled(out, *self._veil(small, frame.time_s), frame.share)
+            veil = self._veil(small, frame.time_s)
         if look.sun_glow:
             sun = find_sun(small.sky, small.share)
-            if sun is not None:
-                light = look.sun_glow * _glow(sun, small)
-                out = veiled(out, light, light, None)
+            glow = None if sun is None else look.sun_glow * _glow(sun, small)
+            glow = None if glow is None or glow.max() < _LEAST_LIGHT else glow
+        return Air(small.sky, table, veil, glow)
+
+    def _in_ranges(self, frame: LookFrame) -> np.ndarray:
+        air, out = self.measure(frame), frame.after
+        if air.table is not None:
+            out = relit(out, frame.share, air.sky, air.table)
+        if air.veil is not None:
+            out = veiled(out, *air.veil, frame.share)
+        if air.glow is not None:
+            out = veiled(out, air.glow, air.glow, None)
         return out
 
     def _tones(self, small: _Small, time_s: float) -> ToneTable:
@@ -310,7 +343,7 @@ def _enlarged(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(field, size, interpolation=cv2.INTER_LINEAR)
 
 
-def _travel_px(uv: np.ndarray, frame_width: int) -> tuple[float, float]:
+def travel_of(uv: np.ndarray, frame_width: int) -> tuple[float, float]:
     """Where the frame's middle looks on the sky's canvas, in pixels of the frame."""
     height, width = uv.shape[:2]
     row = uv[height // 2, :, 0]

@@ -21,12 +21,13 @@ from atlas.mapping import FrameMapping, Layer
 from atlas.pipeline import Pipeline, StageTimes
 from atlas.planes import PlaneFormat, Planes
 from edits.kinds import SkyEdit
-from edits.look_pass import LookFrame, LookPass
+from edits.look_pass import NO_AIR, LookFrame, LookPass, travel_of
 from edits.paint import Paint
 from edits.picture import read_checked
 from edits.recipe import Recipe, check_files
 from edits.sky import open_sky
 from edits.stream_composite import old_sky, replaced_sky, sky_rows
+from edits.stream_look import Laid, PlaneLook
 from edits.stream_sky import SkyPlanes
 from edits.view import canvas_view
 
@@ -104,6 +105,7 @@ class SkyStream:
         self._source = None if edit is None else open_sky(edit, Layer("sky", canvas), sky_matte)
         look = recipe.look
         self._look = LookPass(look) if look is not None and look.active else None
+        self._plane_look = PlaneLook(self.form)
         self._sky: SkyPlanes | None = None
         self._paint: Paint | None = None
 
@@ -128,13 +130,16 @@ class SkyStream:
         onto = self._place @ frame.homography
         if self._sky is None and self._source is not None:
             self._open(alpha, onto)
-        done, rows = frame.planes, sky_rows(alpha)
+        done, rows, laid = frame.planes, sky_rows(alpha), None
         if self._sky is not None and rows is not None:
             new = self._sky.sample(onto, rows, frame.time_s)
-            old = old_sky(self.form, frame.seen.rgb, frame.seen.sky)
-            done = replaced_sky(self.form, frame.planes, alpha, (rows, new), old)
-        if self._look is not None:
-            done = self._with_look(frame, alpha, onto, done)
+            laid = Laid(rows, new, old_sky(self.form, frame.seen.rgb, frame.seen.sky))
+        if self._look is not None and self._look.look.mode != "skyar":
+            done = self._lit(frame, alpha, onto, laid)
+        elif laid is not None:
+            done = replaced_sky(self.form, done, alpha, (laid.rows, laid.planes), laid.old)
+        if self._look is not None and self._look.look.mode == "skyar":
+            done = self._as_skyar(frame, alpha, onto, done)
         return replace(frame, alpha=alpha, done=done)
 
     def _open(self, alpha: np.ndarray, onto: np.ndarray) -> None:
@@ -148,22 +153,40 @@ class SkyStream:
         self._paint = self._source.place(canvas_view(first, 1, None, focal))
         self._sky = SkyPlanes(self._paint, self.form)
 
-    def _with_look(
-        self, frame: StreamFrame, alpha: np.ndarray, onto: np.ndarray, done: Planes
+    def _lit(
+        self, frame: StreamFrame, alpha: np.ndarray, onto: np.ndarray, laid: Laid | None
     ) -> Planes:
+        """The frame with its new sky, if any, and the look."""
         assert self._look is not None
         assert frame.seen is not None
-        form, exact = self.form, self._look.look.mode == "skyar"
-        dtype = np.uint8 if form.bits == 8 else np.uint16
-        before = form.rgb_of(frame.planes, dtype) if exact else frame.seen.rgb
-        view = form.size if exact else Size(max(2, form.size.height // 8), form.size.width // 8)
+        form, small = self.form, frame.seen.rgb
+        view = Size(max(2, form.size.height // 8), form.size.width // 8)
+        uv, sky = homography_map(onto, form.size, view), self._sky_colors(frame.time_s)
+        given = LookFrame(small, small, frame.seen.sky, uv, sky, frame.time_s)
+        air = self._look.measure(given) if self._look.look.needs_sky else NO_AIR
+        done = self._plane_look.apply(frame.planes, alpha, laid, air)
+        if self._look.weather is None:
+            return done
+        travel_px = travel_of(uv, form.size.width)
+        return self._look.weather.apply_planes(done, form, frame.time_s, travel_px)
+
+    def _sky_colors(self, time_s: float) -> Callable[[np.ndarray], np.ndarray] | None:
         paint = self._paint
+        return None if paint is None else (lambda uv: paint.sample(uv, time_s))
+
+    def _as_skyar(
+        self, frame: StreamFrame, alpha: np.ndarray, onto: np.ndarray, done: Planes
+    ) -> Planes:
+        """SkyAR's look, which is made from the whole original frame, in RGB."""
+        assert self._look is not None
+        form = self.form
+        dtype = np.uint8 if form.bits == 8 else np.uint16
         given = LookFrame(
-            before=before,
+            before=form.rgb_of(frame.planes, dtype),
             after=form.rgb_of(done, dtype),
             share=alpha.astype(np.float32) * np.float32(1 / 255),
-            uv=homography_map(onto, form.size, view),
-            sky=None if paint is None else (lambda uv: paint.sample(uv, frame.time_s)),
+            uv=homography_map(onto, form.size, form.size),
+            sky=self._sky_colors(frame.time_s),
             time_s=frame.time_s,
         )
         return form.planes_of(self._look.apply(given))

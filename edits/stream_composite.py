@@ -38,7 +38,8 @@ def old_sky(form: PlaneFormat, rgb: np.ndarray, sky: np.ndarray) -> np.ndarray |
     for _ in range(_TRUST_DOUBLINGS):
         weight = weight * weight
     shown = cv2.resize(weight, half, interpolation=cv2.INTER_AREA)
-    weighted = cv2.resize(rgb * weight[..., None], half, interpolation=cv2.INTER_AREA)
+    weighted = cv2.multiply(rgb, cv2.merge([weight] * 3), dtype=cv2.CV_32F)
+    weighted = cv2.resize(weighted, half, interpolation=cv2.INTER_AREA)
     # the constant of the matrix belongs to what is shown only
     yuv = cv2.transform(weighted, matrix[:, :3]) + shown[..., None] * matrix[:, 3].astype(
         np.float32
@@ -63,21 +64,37 @@ def replaced_sky(
         Planes that share the memory of what is untouched.
     """
     rows, skies = new
-    shares = [alpha, form.at_chroma(alpha)]
+    mixed = mixed_rows(alpha, rows)
+    shares, owns = [], None
+    if mixed is not None:
+        share = alpha[mixed.top : mixed.bottom]
+        shares = [share, form.at_chroma(share)]
+        if old is not None:
+            owns = cv2.split(np.rint(np.clip(old, 0, form.peak)).astype(form.dtype))
     spans = [form.luma_span, form.chroma_span]
     out = []
     for kind, (plane, sky) in enumerate(zip(planes.all, skies, strict=True)):
         step = form.step if kind else 1
-        band = slice(rows.top // step, rows.bottom // step)
-        own = None
-        if old is not None:
-            wh = (plane.shape[1], plane.shape[0])
-            own = cv2.resize(np.ascontiguousarray(old[..., kind]), wh)[band]
-            own = np.clip(own, 0, form.peak).astype(plane.dtype)
         done = plane.copy()
-        done[band] = landed(plane[band], shares[kind > 0][band], sky, own, spans[kind > 0])
+        done[rows.top // step : rows.bottom // step] = sky
+        if mixed is not None:
+            band = slice(mixed.top // step, mixed.bottom // step)
+            own = None
+            if owns is not None:
+                own = cv2.resize(owns[kind], plane.shape[::-1])[band]
+            share = shares[kind > 0]
+            done[band] = landed(plane[band], share, done[band], own, spans[kind > 0])
         out.append(done)
     return Planes(*out)
+
+
+def mixed_rows(alpha: np.ndarray, rows: Rows) -> Rows | None:
+    """Those of some rows that are not sky alone, widened to even numbers; None where all are."""
+    _, top, _, height = cv2.boundingRect(cv2.bitwise_not(alpha[rows.top : rows.bottom]))
+    if not height:
+        return None
+    top, bottom = rows.top + top, rows.top + top + height
+    return Rows(top - top % 2, min(bottom + bottom % 2, rows.bottom))
 
 
 def landed(
@@ -89,17 +106,41 @@ def landed(
 ) -> np.ndarray:
     """plane + share (new - own), the layer's own part kept such that the rest is in range.
 
-    rest = plane - share own must lie in (1 - share) [low, high], as in `unmix.own_color`. Where
-    the share is 0 the plane comes back as it is, where it is 255 the new one, whatever `own` is.
+    Where the share is 0 the plane comes back as it is, where it is 255 the new one, whatever `own`
+    is.
 
     Args:
         plane, new, own: (h, w) uint8 or uint16; own None is the plane itself.
         share: (h, w) uint8. span: lowest and highest level of the plane's colours.
     """
     share = share.astype(plane.dtype, copy=False)
+    rest = kept(plane, share, plane if own is None else own, span)
+    return cv2.add(rest, cv2.multiply(share, new, scale=1 / 255))
+
+
+def kept(
+    plane: np.ndarray, share: np.ndarray, own: np.ndarray, span: tuple[int, int]
+) -> np.ndarray:
+    """plane - share own, which must lie in (1 - share) [low, high], as in `unmix.own_color`.
+
+    Args:
+        plane, own: (h, w) uint8 or uint16. share: (h, w) of the same type, 255 = all.
+    """
     rest = cv2.subtract(np.full_like(share, 255), share)
     most = cv2.subtract(plane, cv2.multiply(rest, np.full_like(rest, span[0]), scale=1 / 255))
     least = cv2.subtract(plane, cv2.multiply(rest, np.full_like(rest, span[1]), scale=1 / 255))
-    part = cv2.multiply(share, plane if own is None else own, scale=1 / 255)
-    part = cv2.max(cv2.min(part, most), least)
-    return cv2.add(cv2.subtract(plane, part), cv2.multiply(share, new, scale=1 / 255))
+    part = cv2.multiply(share, own, scale=1 / 255)
+    return cv2.subtract(plane, cv2.max(cv2.min(part, most), least))
+
+
+def laid(scene: np.ndarray, share: np.ndarray, sky: np.ndarray) -> np.ndarray:
+    """(1 - share) scene + share sky.
+
+    Args:
+        scene, sky: (h, w) uint8 or uint16. share: (h, w) uint8, 255 = all sky.
+    """
+    share = share.astype(scene.dtype, copy=False)
+    left = cv2.subtract(np.full_like(share, 255), share)
+    return cv2.add(
+        cv2.multiply(left, scene, scale=1 / 255), cv2.multiply(share, sky, scale=1 / 255)
+    )

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from atlas.planes import PlaneFormat, Planes
+
 SHUTTER_S = 1 / 60
 """Exposure time that streaks are as long as."""
 _SHIFT = 4
@@ -85,15 +87,9 @@ class Weather:
         Returns:
             (H, W, 3) of the same type.
         """
-        size = (frame.shape[0], frame.shape[1])
-        light = self.light(size, time_s, travel_px)
-        small = cv2.resize(
-            frame, (max(size[1] // 16, 1), max(size[0] // 16, 1)), interpolation=cv2.INTER_AREA
-        )
+        small = cv2.resize(frame, _sixteenth(frame), interpolation=cv2.INTER_AREA)
         mean = cv2.cvtColor(cv2.blur(small, (3, 3)), cv2.COLOR_RGB2GRAY)
-        dim = np.float32(1) - mean * np.float32(1 / np.iinfo(frame.dtype).max)
-        dim = cv2.resize(cv2.convertScaleAbs(dim, alpha=255), size[::-1])
-        light = cv2.multiply(light, dim, scale=1 / 255)
+        light = self._dimmed(frame.shape[:2], mean / np.iinfo(frame.dtype).max, time_s, travel_px)
         if frame.dtype == np.uint8:
             light = cv2.merge([light] * 3)
             left = cv2.bitwise_not(frame)
@@ -102,6 +98,44 @@ class Weather:
         values = frame / peak
         values += (1 - values) * (light[..., None] * np.float32(1 / 255))
         return np.rint(np.clip(values, 0, 1) * peak).astype(frame.dtype)
+
+    def apply_planes(
+        self,
+        planes: Planes,
+        form: PlaneFormat,
+        time_s: float,
+        travel_px: tuple[float, float] = (0.0, 0.0),
+    ) -> Planes:
+        """`apply` on planes: luma rises towards white, chroma fades towards grey."""
+        low, high = form.luma_span
+        small = cv2.resize(planes.y, _sixteenth(planes.y), interpolation=cv2.INTER_AREA)
+        mean = (cv2.blur(small, (3, 3)).astype(np.float32) - low) / (high - low)
+        light = self._dimmed(planes.y.shape, mean, time_s, travel_px)
+        done = [_faded(planes.y, light, high)]
+        light = cv2.resize(light, planes.u.shape[::-1], interpolation=cv2.INTER_AREA)
+        grey = 1 << (form.bits - 1)
+        for plane in (planes.u, planes.v):
+            share = light.astype(plane.dtype, copy=False)
+            left = cv2.subtract(np.full_like(share, 255), share)
+            done.append(
+                cv2.add(
+                    cv2.multiply(left, plane, scale=1 / 255),
+                    cv2.multiply(share, np.full_like(plane, grey), scale=1 / 255),
+                )
+            )
+        return Planes(*done)
+
+    def _dimmed(
+        self,
+        size: tuple[int, ...],
+        mean: np.ndarray,
+        time_s: float,
+        travel_px: tuple[float, float],
+    ) -> np.ndarray:
+        """(H, W) uint8: `light`, less over what is bright. mean: (h, w) of the frame, [0, 1]."""
+        light = self.light((size[0], size[1]), time_s, travel_px)
+        dim = cv2.convertScaleAbs(np.clip(1 - mean, 0, 1).astype(np.float32), alpha=255)
+        return cv2.multiply(light, cv2.resize(dim, light.shape[::-1]), scale=1 / 255)
 
     def light(
         self, size: tuple[int, int], time_s: float, travel_px: tuple[float, float] = (0.0, 0.0)
@@ -128,6 +162,16 @@ class Weather:
     def slant(self) -> float:
         """Sideways way per way down."""
         return float(np.tan(np.radians(self.options.wind_deg)))
+
+
+def _sixteenth(frame: np.ndarray) -> tuple[int, int]:
+    return max(frame.shape[1] // 16, 1), max(frame.shape[0] // 16, 1)
+
+
+def _faded(plane: np.ndarray, light: np.ndarray, white: int) -> np.ndarray:
+    """plane + light (white - plane), where it is below white."""
+    left = cv2.subtract(np.full_like(plane, white), plane)
+    return cv2.add(plane, cv2.multiply(left, light.astype(plane.dtype, copy=False), scale=1 / 255))
 
 
 class _Particles:
