@@ -18,6 +18,7 @@ from atlas.planes import PlaneFormat, Planes
 
 SHUTTER_S = 1 / 60
 """Exposure time that streaks are as long as."""
+_DRAWN_DIAGONAL_PX = 1600
 _SHIFT = 4
 """Binary places of a pixel with which OpenCV draws."""
 _SUB = 1 << _SHIFT
@@ -50,14 +51,14 @@ class _Depth:
 
 
 RAIN = (
-    _Depth(1700, 1.2, 0.0007, 0.30, 0.0005, 1.00),
+    _Depth(1700, 1.2, 0.0007, 0.30, 0.0006, 1.00),
     _Depth(700, 1.9, 0.0009, 0.38, 0.0006, 1.05),
-    _Depth(180, 2.8, 0.0013, 0.42, 0.0009, 1.12),
+    _Depth(180, 2.8, 0.0013, 0.42, 0.0006, 1.12),
     _Depth(16, 4.4, 0.0024, 0.26, 0.0022, 1.30),
 )
 SNOW = (
-    _Depth(1500, 0.045, 0.0015, 0.50, 0.0006, 1.00),
-    _Depth(520, 0.075, 0.0026, 0.70, 0.0008, 1.05),
+    _Depth(1500, 0.045, 0.0015, 0.50, 0.0007, 1.00),
+    _Depth(520, 0.075, 0.0026, 0.70, 0.0007, 1.05),
     _Depth(120, 0.13, 0.0050, 0.80, 0.0016, 1.12),
     _Depth(12, 0.24, 0.0120, 0.60, 0.0050, 1.30),
 )
@@ -140,12 +141,17 @@ class Weather:
     def light(
         self, size: tuple[int, int], time_s: float, travel_px: tuple[float, float] = (0.0, 0.0)
     ) -> np.ndarray:
-        """(H, W) uint8: what falls, as light on black."""
+        """(H, W) uint8: what falls, as light on black; large pictures are drawn at half size."""
+        if np.hypot(*size) > _DRAWN_DIAGONAL_PX:
+            half = ((size[0] + 1) // 2, (size[1] + 1) // 2)
+            drawn = self.light(half, time_s, (travel_px[0] / 2, travel_px[1] / 2))
+            return cv2.resize(drawn, size[::-1], interpolation=cv2.INTER_LINEAR)
         picture = np.zeros(size, np.uint8)
         for kind, depths, density in (
             ("rain", RAIN, self.options.rain),
             ("snow", SNOW, self.options.snow),
         ):
+            drawn = np.zeros(size, np.uint8)
             for number, depth in enumerate(depths):
                 count = round(depth.count * density)
                 if count == 0:
@@ -154,8 +160,12 @@ class Weather:
                 if seed not in self._particles:
                     self._particles[seed] = _Particles(np.random.default_rng(seed), count)
                 particles, at = self._particles[seed], (time_s, travel_px)
-                layer = (_rain if kind == "rain" else _snow)(particles, depth, size, at, self)
-                picture = cv2.max(picture, layer)
+                (_rain if kind == "rain" else _snow)(drawn, particles, depth, at, self)
+                last = number + 1 == len(depths) or round(depths[number + 1].count * density) == 0
+                if last or depths[number + 1].blur != depth.blur:  # equally blurred ones at once
+                    sigma_px = max(depth.blur * float(np.hypot(*size)), 0.5)
+                    picture = cv2.max(picture, _blurred(drawn, sigma_px))
+                    drawn[:] = 0
         return picture
 
     @property
@@ -199,18 +209,19 @@ def _places(
 
 
 def _rain(
+    picture: np.ndarray,
     particles: _Particles,
     depth: _Depth,
-    size: tuple[int, int],
     at: tuple[float, tuple[float, float]],
     weather: Weather,
-) -> np.ndarray:
+) -> None:
+    """Draw one layer over what is there."""
+    size = (picture.shape[0], picture.shape[1])
     diagonal = float(np.hypot(*size))
     down = depth.speed * diagonal * (0.85 + 0.3 * particles.pace)
     side = down * weather.slant * (0.9 + 0.2 * particles.phase)
     x, y = _places(particles, (side, down), size, at, depth.parallax)
     half = SHUTTER_S / 2
-    picture = np.zeros(size, np.uint8)
     thickness = max(1, round(depth.width * diagonal))
     faint = min(1.0, depth.width * diagonal)  # a streak thinner than a pixel is dimmer
     centre, way = np.stack([x, y], -1), np.stack([side, down], -1) * half
@@ -219,23 +230,23 @@ def _rain(
         for part, level in ((1.0, 0.5), (0.6, 1.0)):  # ends fade out
             ends = np.stack([centre[some] - part * way[some], centre[some] + part * way[some]], 1)
             _draw(picture, ends, thickness, 255 * depth.level * level * bright * faint)
-    return _blurred(picture, max(depth.blur * diagonal, 0.5))
 
 
 def _snow(
+    picture: np.ndarray,
     particles: _Particles,
     depth: _Depth,
-    size: tuple[int, int],
     at: tuple[float, tuple[float, float]],
     weather: Weather,
-) -> np.ndarray:
+) -> None:
+    """Draw one layer over what is there."""
+    size = (picture.shape[0], picture.shape[1])
     diagonal = float(np.hypot(*size))
     down = depth.speed * diagonal * (0.7 + 0.6 * particles.pace)
     side = _SNOW_WIND * depth.speed * diagonal * weather.slant * (0.5 + particles.phase) * 3
     x, y = _places(particles, (side, down), size, at, depth.parallax)
     turn = 2 * np.pi * (particles.phase + at[0] * (0.15 + 0.3 * particles.pace))
     x = x + _SNOW_SWAY * diagonal * np.sin(turn)
-    picture = np.zeros(size, np.uint8)
     wanted = depth.width * diagonal
     half = np.stack([side, down], -1) * (SHUTTER_S / 2)
     centre = np.stack([x, y], -1)
@@ -245,14 +256,14 @@ def _snow(
         faint = min(1.0, (share * wanted) ** 2)
         ends = np.stack([centre[some] - half[some], centre[some] + half[some]], axis=1)
         _draw(picture, ends, thickness, 255 * depth.level * faint)
-    return _blurred(picture, max(depth.blur * diagonal, 0.5))
 
 
 def _draw(picture: np.ndarray, ends: np.ndarray, thickness: int, level: float) -> None:
     """Draw (N, 2, 2) lines, x and y in pixels, over what is there."""
-    lines = np.rint(ends * _SUB).astype(np.int32)[:, :, None]
+    lines = np.rint(ends * _SUB).astype(np.int32)
     cv2.polylines(picture, list(lines), False, level, thickness, cv2.LINE_AA, _SHIFT)
 
 
 def _blurred(picture: np.ndarray, sigma_px: float) -> np.ndarray:
-    return cv2.GaussianBlur(picture, (0, 0), sigma_px)
+    side = 3 if sigma_px < 0.8 else 0  # a small one is many times faster
+    return cv2.GaussianBlur(picture, (side, side), sigma_px)
