@@ -77,6 +77,9 @@ class LayeredConfig:
     """Base motion of a layer that covers much of it: homography, affine or rotation."""
     sky_model: str = "rotation"
     """Base motion of a layer called sky: rotation or homography."""
+    sky_bending: str = "lens"
+    """How a layer called sky may bend: lens (one quadratic a frame, so that a new sky keeps its
+    shapes) or free (after its clouds, as other layers do: for paint on the clouds themselves)."""
     align: AlignConfig = field(default_factory=AlignConfig)
     residual_field: FieldConfig = field(default_factory=FieldConfig)
     shading_sigma_px: float = 48.0
@@ -101,6 +104,8 @@ class LayeredConfig:
         for name in ("object_model", "scene_model", "sky_model"):
             value = getattr(self, name)
             require(value in models, f"{name} must be one of {', '.join(models)}, got {value!r}")
+        bending = self.sky_bending
+        require(bending in ("lens", "free"), f"sky_bending must be lens or free, got {bending!r}")
         sigma = self.shading_sigma_px
         require(0 <= sigma < math.inf, f"shading_sigma_px must be >= 0, got {sigma}")
         for name in ("sharpen_steps", "known_sky_rounds", "opacity_rounds"):

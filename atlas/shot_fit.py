@@ -27,6 +27,7 @@ from atlas.fit_job import FitJob
 from atlas.layer_score import LayerScorer, layer_texture
 from atlas.layered import LayerMotion, lattice_shape, sample_lattice
 from atlas.layered_file import residual_path
+from atlas.lens_bend import bend_as_a_lens
 from atlas.pace import Pace
 from atlas.progress import progress
 from atlas.refine import FieldFit, Scene
@@ -226,6 +227,9 @@ class ShotFit:
                         return False
                     with self.pace.timed(f"{kind}_{i}", "align"):
                         aligner.round(sigma_px)
+                        if self._is_calm(i):
+                            settled = aligner.history.settled if aligner.history else 0
+                            bend_as_a_lens(parts[i], store, i, settled)
                     with self.pace.timed(f"score_{i}", "scores"):
                         keepers[i].show(parts[i])
                     bar.advance(1, note=f"{parts[i].name} {keepers[i].score:.2f} dB")
@@ -234,7 +238,7 @@ class ShotFit:
     def _train(self, block: Block, store: ClipStore, keepers: dict[int, Keeper]) -> bool:
         """Train one layer's residual field; it starts from the aligned residual."""
         (layer, keeper) = next(iter(keepers.items()))
-        if keeper.score is None or not is_bent(keeper.best):
+        if keeper.score is None or not is_bent(keeper.best) or self._is_calm(layer):
             return True  # what alignment could not bend to any use, training will not
         options, motion = self.options.residual_field, keeper.best
         scene = self._scene(store, layer, motion, keeper.scorer)
@@ -298,6 +302,10 @@ class ShotFit:
         some = range(0, self.store.frame_count, max(self.store.frame_count // 8, 1))
         share = float(np.mean([self.store.share(layer, t).mean() for t in some]))
         return self.options.object_model if share < OBJECT_SHARE else self.options.scene_model
+
+    def _is_calm(self, layer: int) -> bool:
+        """Whether a layer is a sky that may bend only as a lens does."""
+        return self.clip.layer_names[layer] == SKY_NAME and self.options.sky_bending == "lens"
 
     def _with_residual(self, base: LayerMotion, layer: int) -> LayerMotion:
         """The motion with a residual of zeros, which lies on disk."""
