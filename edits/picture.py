@@ -24,10 +24,12 @@ class Picture:
 
     rgb: (H, W, 3) float32, display-encoded, [0, 1], straight (not premultiplied).
     alpha: (H, W) float32, opacity, [0, 1]; None when the file has no alpha channel.
+    levels: (H, W, 3) uint8, `rgb` in the file's own levels; None when that says less.
     """
 
     rgb: np.ndarray
     alpha: np.ndarray | None
+    levels: np.ndarray | None = None
 
     @property
     def size(self) -> Size:
@@ -41,6 +43,13 @@ class Picture:
         """(H, W, 4) float32: colour times opacity, and opacity; what may be filtered."""
         alpha = np.ones(self.rgb.shape[:2], np.float32) if self.alpha is None else self.alpha
         return np.dstack([self.rgb * alpha[..., None], alpha])
+
+    def texels(self) -> np.ndarray:
+        """(H, W, 4): the file's own levels and 255 where it has 8 bits and no alpha, which is
+        sampled at a third of the time; else `premultiplied`."""
+        if self.levels is None or self.alpha is not None:
+            return self.premultiplied()
+        return cv2.cvtColor(self.levels, cv2.COLOR_RGB2RGBA)
 
 
 def read_picture(path: Path) -> Picture:
@@ -64,7 +73,10 @@ def read_picture(path: Path) -> Picture:
     if values.shape[2] not in (3, 4):
         raise InputError(f"{path}: has {values.shape[2]} channels; wanted RGB or RGBA")
     alpha = np.ascontiguousarray(values[..., 3]) if values.shape[2] == 4 else None
-    return Picture(np.ascontiguousarray(values[..., 2::-1]), alpha)
+    levels = None
+    if pixels.dtype == np.uint8 and alpha is None:
+        levels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return Picture(np.ascontiguousarray(values[..., 2::-1]), alpha, levels)
 
 
 def read_checked(path: Path) -> bytes:

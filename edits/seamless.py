@@ -50,10 +50,7 @@ def _joined(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     reach = before.shape[1]
     across = (np.arange(reach, dtype=np.float32) + 0.5) / reach
     ramp = across * across * (3 - 2 * across)
-    sigma = max(reach / 10, 1.0)
-    broad = [
-        cv2.GaussianBlur(p, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) for p in (before, after)
-    ]
+    broad = [_blurred(p, reach / 10) for p in (before, after)]
     fine = [p - low for p, low in zip((before, after), broad, strict=True)]
     seam = seam_rows(*fine)
     share = np.clip(np.arange(reach, dtype=np.float32)[None] - seam[:, None] + 0.5, 0, 1)
@@ -62,6 +59,17 @@ def _joined(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     plain = np.where(across[None, :, None] < 0.5, fine[0], fine[1])
     low = broad[0] + ramp[None, :, None] * (broad[1] - broad[0])
     return low + plain + weight * (detail - plain)
+
+
+def _blurred(picture: np.ndarray, sigma_px: float) -> np.ndarray:
+    """A Gaussian blur, at a fraction of the size where it is wide."""
+    step = max(1, int(sigma_px / 4))
+    height, width = picture.shape[:2]
+    small = (max(2, round(width / step)), max(2, round(height / step)))
+    few = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
+    sigma = max(sigma_px / step, 0.5)
+    few = cv2.GaussianBlur(few, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+    return cv2.resize(few, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def seam_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:

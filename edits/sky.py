@@ -182,7 +182,7 @@ class PictureSky:
         self._edit, self._picture = edit, picture
 
     def place(self, view: CanvasView) -> Paint:
-        edit, texels = self._edit, self._picture.premultiplied()
+        edit, texels = self._edit, self._picture.texels()
         edges = edges_of(edit, goes_on=not view.certain and edit.fit != "frame")
         place = fitted(self._picture.size, view, edit)
         if edges == "tile":
