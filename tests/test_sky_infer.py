@@ -334,6 +334,19 @@ def test_command_says_when_there_is_no_sky(tmp_path: Path, monkeypatch, capsys):
     assert not written.any()
 
 
+@pytest.mark.parametrize("name", ["photo.tif", "photo.bmp", "photo.webp"])
+def test_a_picture_of_any_format_lends_its_matte_its_name(name, tmp_path: Path):
+    assert cv2.imwrite(str(tmp_path / name), np.zeros((20, 30, 3), np.uint8))
+    assert command.open_frames(tmp_path / name).names == ["photo.png"]
+
+
+def test_pictures_whose_mattes_would_share_a_name_are_refused(tmp_path: Path):
+    for name in ("a.png", "a.jpg", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((20, 30, 3), np.uint8))
+    with pytest.raises(InputError, match=r"a\.jpg and a\.png|a\.png and a\.jpg"):
+        command.open_frames(tmp_path)
+
+
 def test_command_names_what_is_missing(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["sky", str(tmp_path / "x.mp4"), "--out", str(tmp_path)])
     with pytest.raises(InputError, match="not found"):

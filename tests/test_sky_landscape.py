@@ -142,7 +142,7 @@ def test_mountains_behind_the_ground_replace_the_sky_alone():
     sample = Sample(rgb.copy(), alpha.copy(), np.ones_like(alpha))
     cover = np.array([[1.0, 1.0, 1.0, 0.25]], np.float32)
     layer = Layer(np.full((1, 4, 3), 0.4, np.float32), cover)
-    augmenter._lay_behind(sample, layer, np.full((1, 4, 3), 0.8, np.float32))
+    augmenter.lay_behind(sample, layer, np.full((1, 4, 3), 0.8, np.float32))
     np.testing.assert_allclose(sample.rgb[0, :, 0], [0.4, 0.3, 0.2, 0.7], atol=1e-6)
     np.testing.assert_allclose(sample.alpha[0], [0, 0, 0, 0.75], atol=1e-6)
 

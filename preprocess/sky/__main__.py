@@ -21,11 +21,11 @@ import numpy as np
 from atlas.clip import write_rgb
 from atlas.errors import InputError, run_script
 from atlas.progress import progress
-from atlas.video import list_pictures, open_source
+from atlas.video import PICTURE_SUFFIXES, list_pictures, open_source
 from preprocess.shots import change, find_shots, thumbnail
 from preprocess.sky.adapt import HandMattes
 from preprocess.sky.choose import MATTER_NAMES, open_matter
-from preprocess.sky.data import PICTURE_SUFFIXES, read_rgb
+from preprocess.sky.data import read_rgb
 from preprocess.sky.matte import SkyMatter
 from preprocess.sky.offline import clip_mattes, survey_times
 
@@ -70,6 +70,13 @@ def open_frames(path: Path) -> Source:
     """The frames of a picture, a folder of pictures or a video."""
     if path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES:
         pictures = list_pictures(path) if path.is_dir() else [path]
+        by_stem = {picture.stem: picture for picture in pictures}
+        twins = [picture for picture in pictures if by_stem[picture.stem] != picture]
+        if twins:
+            raise InputError(
+                f"{path}: {twins[0].name} and {by_stem[twins[0].stem].name} would both write "
+                f"{twins[0].stem}.png; rename one"
+            )
         return Source(path, pictures, len(pictures))
     return Source(path, None, open_source(path).info.frame_count)
 

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 from atlas.errors import InputError
-from preprocess.sky.data import PICTURE_SUFFIXES, read_matte
+from atlas.video import PICTURE_SUFFIXES
+from preprocess.sky.data import read_matte
 
 _BINS = 24
 _STEPS = [(np.arange(256) * _BINS // 256 * _BINS**power).astype(np.uint16) for power in (2, 1, 0)]

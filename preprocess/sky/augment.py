@@ -57,7 +57,7 @@ class AugmentConfig:
     """Bare or leafy crowns, or a grove, with sky between."""
     crowns_white: float = 0.4
     """The same before a sky that is white."""
-    ridges: float = 0.08
+    ridges: float = 0.12
     """Mountains put behind the ground of a picture."""
     plain_thing: float = 0.1
     plain_thing_ground: float = 0.35
@@ -135,7 +135,7 @@ class Augmenter:
             sample = self._labelled(size, ground_only=ground_only)
         self._add_scenery(sample)
         if sample.alpha.mean() > 0.03 and rng.random() < config.fog:
-            self._add_fog(sample)
+            self.add_fog(sample)
         if rng.random() < config.mirrored:
             self._add_mirror(sample)
         if rng.random() < config.burnt:
@@ -150,7 +150,7 @@ class Augmenter:
         size = Size(*sample.alpha.shape)
         if sample.alpha.mean() > 0.1 and rng.random() < config.ridges:
             sky = smooth_under(sample.rgb, sample.alpha, size.width // 8)
-            self._lay_behind(sample, ridges(rng, size, sky), sky)
+            self.lay_behind(sample, ridges(rng, size, sky), sky)
         if sample.alpha.mean() > 0.1 and rng.random() < config.building:
             sky = _mean_sky(sample)
             self._lay_over(sample, building(rng, size, sky))
@@ -198,7 +198,7 @@ class Augmenter:
         soft = pair.domain in SOFT_DOMAINS
         chance = config.other_sky_soft if soft else config.other_sky_rough
         if sample.alpha.mean() > 0.03 and rng.random() < chance:
-            self._swap_sky(sample)
+            self.put_sky(sample, self._any_sky(Size(*sample.alpha.shape)))
         return sample
 
     def _crop(self, pair: Pair, size: Size, top: int, *, any_angle: bool = False) -> Sample:
@@ -262,12 +262,13 @@ class Augmenter:
         resized = cv2.resize(np.ascontiguousarray(crop), size.wh, interpolation=cv2.INTER_LINEAR)
         return resized.astype(np.float32) / 255
 
-    def _swap_sky(self, sample: Sample) -> None:
-        """new = alpha * sky + (frame - alpha * old sky), the ground lit by the new sky in part."""
+    def put_sky(self, sample: Sample, sky: np.ndarray) -> None:
+        """Put a sky (H, W, 3) in place of a picture's own.
+
+        new = alpha * sky + (frame - alpha * old sky), the ground lit by the new sky in part."""
         rng = self.rng
         alpha = sample.alpha[..., None]
-        height, width = sample.alpha.shape
-        sky = self._any_sky(Size(height, width))
+        width = sample.alpha.shape[1]
         old = smooth_under(sample.rgb, sample.alpha, width // 6)
         ground = np.clip(sample.rgb - alpha * old, 0, 1 - alpha)
         new_mean = float((sky * alpha).mean() / max(float(alpha.mean()), 1e-3))
@@ -293,7 +294,7 @@ class Augmenter:
         sample.alpha = sample.alpha * (1 - layer.coverage)
         sample.weight = np.maximum(sample.weight, layer.coverage)
 
-    def _lay_behind(self, sample: Sample, layer: Layer, sky: np.ndarray) -> None:
+    def lay_behind(self, sample: Sample, layer: Layer, sky: np.ndarray) -> None:
         """Put a layer between sky and ground: rgb + a c (layer - sky), a the matte, c coverage.
 
         Where the matte is 1 the sky is the picture itself; on its edges `sky` (H, W, 3) stands in.
@@ -304,7 +305,7 @@ class Augmenter:
         sample.rgb = np.clip(sample.rgb + hidden * (layer.rgb - behind), 0, 1)
         sample.alpha = sample.alpha * (1 - layer.coverage)
 
-    def _add_fog(self, sample: Sample) -> None:
+    def add_fog(self, sample: Sample) -> None:
         """Pale veil that thickens towards the skyline; the sky itself becomes the veil."""
         rng = self.rng
         height, width = sample.alpha.shape

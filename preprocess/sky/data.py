@@ -19,11 +19,11 @@ import numpy as np
 from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.guided import guided_filter
+from atlas.video import PICTURE_SUFFIXES
 
 SOFT_DOMAINS = ("ade", "lowlight")
 STRIDE_PX = 32
 """Both sides of what the network sees are multiples of this."""
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 _BAND_PX = 5
 _BAND_WEIGHT = 0.3

@@ -140,7 +140,7 @@ def grove(rng: np.random.Generator, size: Size) -> np.ndarray:
 
 
 def plain_things(rng: np.random.Generator, size: Size) -> Layer:
-    """One to four things of one colour each, as cars, boats, walls and awnings have: never sky.
+    """One to four things, plain or striped, as cars, boats, walls, balloons and awnings are.
 
     Boxes, rounded shapes and polygons anywhere, often cut off by the upper edge; lightly shaded,
     some with seams or a rim.
@@ -173,13 +173,27 @@ def _ridge(
     seen = clear * (1 - rng.uniform(0, 0.8) * below)[..., None]
     size = Size(height, width)
     relief = fractal_noise(rng, size, int(rng.integers(2, 8)), 5, 0.65)[..., None]
-    lit = own * (1 + rng.uniform(0, 0.8) * (relief - 0.5))
+    if rng.random() < 0.6:
+        relief = relief + rng.uniform(0.3, 2.0) * (_faces(rng, size)[..., None] - 0.5)
+    lit = np.clip(own * (1 + rng.uniform(0, 0.8) * (relief - 0.5)), 0, 1)
     if rng.random() < 0.15:
         snow = np.clip((relief - rng.uniform(0.3, 0.6)) * 8, 0, 1) * (1 - below[..., None]) ** 3
         lit = lit + snow * (rng.uniform(0.7, 1.0) - lit)
     least = 0.03 * np.sign(own.mean() - haze.mean())
     rgb = haze[None] + seen * (lit - haze[None]) + least
     return Layer(np.clip(rgb, 0, 1).astype(np.float32), cover.astype(np.float32))
+
+
+def _faces(rng: np.random.Generator, size: Size) -> np.ndarray:
+    """Lit and shaded faces that run down slopes, as slanting streaks: (H, W) float32 in [0, 1]."""
+    flat = Size(max(8, size.height // int(rng.integers(2, 8))), 2 * size.width)
+    noise = fractal_noise(rng, flat, int(rng.integers(2, 8)), 5, 0.7)
+    noise = cv2.resize(noise, (2 * size.width, size.height), interpolation=cv2.INTER_LINEAR)
+    slant = rng.uniform(-1.0, 1.0) * size.width / (2 * size.height)
+    shear = np.array([[1, slant, size.width / 2], [0, 1, 0]], np.float32)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    streaks = cv2.warpAffine(noise, shear, size.wh, flags=flags, borderMode=cv2.BORDER_REFLECT)
+    return np.clip(0.5 + rng.uniform(1, 6) * (streaks - np.median(streaks)), 0, 1)
 
 
 def _skyline(rng: np.random.Generator, columns: int, roughness: float) -> np.ndarray:
@@ -262,9 +276,12 @@ def _plain_thing(rng: np.random.Generator, size: Size) -> Layer:
     colour = _plain_colour(rng)
     x, y = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
     turn = rng.uniform(0, 2 * np.pi)
+    if rng.random() < 0.35:
+        colour = _stripes(rng, colour, x, y)
     light = 1 + rng.uniform(0, 0.3) * (np.cos(turn) * x + np.sin(turn) * y)
     light = light + rng.uniform(0, 0.15) * (fractal_noise(rng, size, 2, 5) - 0.5)
     rgb = np.clip(colour * light[..., None], 0, 1).astype(np.float32)
+    colour = rgb.mean((0, 1))
     rim = np.round(corners[None] * _SCALE).astype(np.int32)
     if rng.random() < 0.4:
         shade = (rng.uniform(0.2, 0.85) * colour).tolist()
@@ -278,6 +295,19 @@ def _plain_thing(rng: np.random.Generator, size: Size) -> Layer:
             thick = int(rng.integers(1, 4))
             cv2.line(rgb, ends[0].tolist(), ends[1].tolist(), shade, thick, cv2.LINE_AA)
     return Layer(rgb, cover.astype(np.float32) / 255)
+
+
+def _stripes(
+    rng: np.random.Generator, colour: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> np.ndarray:
+    """Stripes of a colour (3,) and another, often white, straight or bent: (H, W, 3)."""
+    other = rng.uniform(0.7, 1.0) * np.ones(3) if rng.random() < 0.5 else _plain_colour(rng)
+    turn = rng.uniform(0, np.pi)
+    across = np.cos(turn) * x + np.sin(turn) * y
+    along = np.cos(turn) * y - np.sin(turn) * x
+    across = across * (1 + rng.uniform(0, 1.5) * along**2) * rng.uniform(4, 25)
+    share = np.clip(0.5 + 4 * (np.sin(across) + rng.uniform(-0.6, 0.6)), 0, 1)[..., None]
+    return colour + share * (other - colour)
 
 
 def _outline(rng: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from preprocess.sky.data import PICTURE_SUFFIXES, read_rgb
+from atlas.video import PICTURE_SUFFIXES
+from preprocess.sky.data import read_rgb
 
 _SIDE_PX = 512
 _VIDEO_FRAMES = 12
