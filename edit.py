@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from edits.deliver import Job
     from edits.footage import Footage
     from edits.recipe import Recipe
+    from preprocess.camera_track import CameraChoice
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -186,6 +187,8 @@ def open_job(args: argparse.Namespace, footage: Footage) -> Job:
     from preprocess.camera_track import open_camera
     from preprocess.fastpath import FastPathMapping
 
+    choice = camera_choice(args)
+
     for option in ("with_alpha", "keep_partial", "export_track"):
         if getattr(args, option):
             raise InputError(
@@ -194,7 +197,7 @@ def open_job(args: argparse.Namespace, footage: Footage) -> Job:
             )
 
     def fresh_mapping() -> FastPathMapping:
-        camera = open_camera(info.size, args.track, still=args.still, frame_count=info.frame_count)
+        camera = open_camera(info.size, choice, info)
         return FastPathMapping(info.size, frame_count=info.frame_count, camera=camera)
 
     mapping = fresh_mapping()
@@ -303,7 +306,7 @@ def replace_sky(args: argparse.Namespace, recipe: Recipe, source: FrameSource) -
 
     info, form = source.info, source.plane_format
     assert form is not None
-    camera = open_camera(info.size, args.track, still=args.still, frame_count=info.frame_count)
+    camera = open_camera(info.size, camera_choice(args), info)
     observer = SkyObserver(form, camera)
     print(stream_video(args, source, SkyStream(recipe, observer, matte_of_photo)))
     if args.export_track is not None:
@@ -313,6 +316,13 @@ def replace_sky(args: argparse.Namespace, recipe: Recipe, source: FrameSource) -
             f"the camera is uncertain in {observer.uncertain_frames} of {info.frame_count} frames; "
             "look at those, or give --track or --still"
         )
+
+
+def camera_choice(args: argparse.Namespace) -> CameraChoice:
+    """--track, --still and --fov."""
+    from preprocess.camera_track import CameraChoice
+
+    return CameraChoice(track=args.track, still=args.still, fov_deg=args.fov)
 
 
 def edit_live(args: argparse.Namespace) -> None:
@@ -337,7 +347,7 @@ def edit_live(args: argparse.Namespace) -> None:
     source = (
         PipeSource(sys.stdin.buffer) if live == "-" else CameraSource(int(live), mirror=args.mirror)
     )
-    camera = open_camera(source.form.size, args.track, still=args.still)
+    camera = open_camera(source.form.size, camera_choice(args))
     stream = SkyStream(recipe, SkyObserver(source.form, camera), matte_of_photo)
     show = Window(source.form) if args.out is None else PipeOut(source.form, sys.stdout.buffer)
     try:

@@ -58,6 +58,8 @@ class Description:
 
     streams: list[Stream] = field(default_factory=list)
     duration_s: float | None = None
+    lens_35mm: float | None = None
+    """Focal length of the lens on 35 mm film, millimetres, where a camera has noted it."""
 
     def video(self) -> Stream | None:
         """The video stream proper: no cover picture; the largest; of equals the first."""
@@ -98,6 +100,10 @@ def describe(lines: list[str]) -> Description:
             break
         if match := re.match(r"\s+Duration: (\d+):(\d+):([\d.]+)", line):
             found.duration_s = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+        elif match := re.match(
+            r"\s+\S*focal_?length\S*35mm\S*\s*:\s*([\d.]+)", line, re.IGNORECASE
+        ):
+            found.lens_35mm = float(match[1]) or None
         elif match := re.match(r"\s+Stream #0:(\d+)\S*: (\w+): ([\w-]+)(.*)", line):
             index, kind, codec, text = int(match[1]), match[2], match[3], match[3] + match[4]
             size = re.search(r", (\d+)x(\d+)", text) if kind == "Video" else None

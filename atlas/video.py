@@ -69,6 +69,8 @@ class VideoInfo:
     """Width of a pixel over its height; pixels are never resampled to make it 1."""
     stream_index: int = 0
     """Which stream of the file is the video."""
+    lens_35mm: float | None = None
+    """Focal length on 35 mm film, millimetres, where the camera has noted it."""
 
 
 class FrameSource(ABC):
@@ -318,6 +320,7 @@ def _probe_video(path: Path, mtime_ns: int, size_bytes: int, trusting: bool = Fa
         duration_s=end_s,
         sample_aspect=found.sample_aspect,
         stream_index=found.stream.index,
+        lens_35mm=found.description.lens_35mm,
     )
 
 

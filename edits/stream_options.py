@@ -17,6 +17,8 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         "(docs/CAMERA_TRACK.md)")  # fmt: skip
     add("--export-track", metavar="FILE", type=Path, help="write the camera track, .json or .chan")
     add("--still", action="store_true", help="lock the sky to the frame")
+    add("--fov", metavar="DEG", type=float, help="the camera's horizontal field of view, if known "
+        "(default: found from how the picture turns)")  # fmt: skip
     add("--keep-partial", action="store_true", help="when interrupted, keep the video up to there")
     add("--bits", type=int, choices=(8, 10), help="bits of the result (default: the source's; 8 "
         "for h264, which few players take in 10)")  # fmt: skip

@@ -22,6 +22,7 @@ import numpy as np
 
 from atlas.coords import Size, apply_homography, resize_positions
 from atlas.planes import shrunk
+from preprocess.camera_options import CameraOptions, CameraPose
 from preprocess.focal import FocalSearch
 from preprocess.keyframes import Keyframe, Keyframes
 from preprocess.rotation import (
@@ -47,48 +48,6 @@ _TEXTURED = 0.55
 """A sky that yields less than this share of the points sought does not overrule the scene."""
 _FAR = 0.3
 """Least weight by place of a point of the far scene."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CameraOptions:
-    """How `CameraTracker` works. Pixels are those of its working size."""
-
-    focal_px: float | None = None
-    """Focal length in pixels of the frame; None starts from a usual one and refines it."""
-    long_side_px: int = 480
-    """Working size: the frame's longer side; pixels."""
-    tolerance_px: float = 0.8
-    """Matches within this of a rotation support it."""
-    points: int = 50
-    """Corners sought per group: sky, far scene, near scene."""
-    keyframe_tolerance_px: float = 2.0
-    """The same for matches with keyframes, which lens distortion and small parallax displace."""
-    far_reach: float = 0.05
-    """Scene this far under the skyline counts 1/e as much as on it; share of the longer side."""
-    reference_frames: int = 14
-    """A new reference is taken this often; points are compared over once to twice as many."""
-    keyframes: int = 24
-    """Most keyframes kept."""
-    correction_px: float = 0.8
-    """Most that a keyframe may pull the sky in one frame."""
-    anchor_frames: int = 3
-    """Keyframes are matched once in so many frames; what they say is spread over as many."""
-
-
-@dataclass(frozen=True)
-class CameraPose:
-    """Where a frame looks.
-
-    homography: (3, 3) float64, frame pixels to pixels of the shot's first frame: K R K^-1.
-    rotation: (3, 3) float64, rays of this frame to rays of the shot's first frame.
-    focal_px: focal length believed at this frame, pixels of the frame.
-    confidence: [0, 1]; 0 = held, nothing could be followed.
-    """
-
-    homography: np.ndarray
-    rotation: np.ndarray
-    focal_px: float
-    confidence: float
 
 
 @dataclass
@@ -122,7 +81,9 @@ class CameraTracker:
         self._scale = self.work_size.width / size.width
         self.focal_px = self.options.focal_px or default_focal_px(size)
         """Focal length believed now, pixels of the frame."""
-        self._search = FocalSearch() if self.options.focal_px is None else None
+        known = self.options.focal_known
+        known = self.options.focal_px is not None if known is None else known
+        self._search = None if known else FocalSearch()
         self._shot = _Shot(keyframes=Keyframes(self.options.keyframes))
         self.scene_matches = StepMatches(np.empty((0, 2)), np.empty((0, 2)))
         """Scene matches of the last step, for whoever wants the foreground's own motion."""

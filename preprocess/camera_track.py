@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +13,10 @@ import numpy as np
 from atlas.clip import write_bytes
 from atlas.coords import Size, resize_matrix
 from atlas.errors import InputError
-from preprocess.camera import CameraPose
+from atlas.video import VideoInfo
+from preprocess.camera import CameraTracker
+from preprocess.camera_options import CameraOptions, CameraPose
+from preprocess.lookahead import ForeseenCamera
 from preprocess.rotation import (
     default_focal_px,
     intrinsics,
@@ -23,8 +27,10 @@ from preprocess.rotation import (
 class CameraSource(Protocol):
     """Whatever says where each frame looks, asked for in order."""
 
-    focal_px: float
-    """Focal length believed now, pixels of the frame."""
+    @property
+    def focal_px(self) -> float:
+        """Focal length believed now, pixels of the frame."""
+        ...
 
     def cut(self) -> None:
         """A new shot begins with the next frame."""
@@ -48,15 +54,40 @@ class StillCamera:
         return CameraPose(np.eye(3), np.eye(3), self.focal_px, 1.0)
 
 
-def open_camera(
-    size: Size, track: Path | None, *, still: bool, frame_count: int | None = None
-) -> CameraSource | None:
-    """The camera that is asked for: a track from a file, one that stands still; None to find it."""
-    if track is not None and still:
-        raise InputError("--track and --still: wanted one of them")
-    if track is not None:
-        return ImportedCamera(read_track(track, size, frame_count))
-    return StillCamera(size) if still else None
+@dataclass(frozen=True, kw_only=True)
+class CameraChoice:
+    """Where the camera comes from, as the command line says.
+
+    track: a file. still: locked to the frame. fov_deg: horizontal field of view of the lens, where
+    it is known. None and False: found.
+    """
+
+    track: Path | None = None
+    still: bool = False
+    fov_deg: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.track is not None and self.still:
+            raise InputError("--track and --still: wanted one of them")
+        if self.fov_deg is not None and not 1 <= self.fov_deg <= 170:
+            raise InputError(f"--fov {self.fov_deg}: wanted 1 to 170 degrees")
+        if self.fov_deg is not None and (self.track is not None or self.still):
+            raise InputError("--fov is for a camera that is found; leave out --track and --still")
+
+
+def open_camera(size: Size, choice: CameraChoice, video: VideoInfo | None = None) -> CameraSource:
+    """The camera that is asked for. `video`: the file, where there is one, to look ahead in."""
+    if choice.track is not None:
+        count = None if video is None else video.frame_count
+        return ImportedCamera(read_track(choice.track, size, count))
+    if choice.still:
+        return StillCamera(size)
+    if choice.fov_deg is not None:
+        focal_px = size.width / 2 / math.tan(math.radians(choice.fov_deg) / 2)
+        return CameraTracker(size, CameraOptions(focal_px=focal_px))
+    if video is None or video.path.is_dir() or video.frame_count < 2:
+        return CameraTracker(size)
+    return ForeseenCamera(video)
 
 
 @dataclass(frozen=True)

@@ -210,9 +210,7 @@ class FastPathMapping(LayerMapping):
         if starts_shot:
             foreground, confidence = self._chain.restart(), 1.0
         else:
-            matches = NO_MATCHES
-            if isinstance(self._camera, CameraTracker):
-                matches = self._camera.scene_matches
+            matches = getattr(self._camera, "scene_matches", NO_MATCHES)
             foreground, confidence = self._chain.step(matches, pose)
         return FrameMotion(
             self._place @ pose.homography,

@@ -11,6 +11,7 @@ from atlas.coords import Size
 from atlas.errors import InputError
 from preprocess.camera import CameraPose
 from preprocess.camera_track import (
+    CameraChoice,
     CameraTrack,
     ImportedCamera,
     StillCamera,
@@ -65,12 +66,14 @@ def test_homographies_alone_are_scaled_to_the_clip(tmp_path):
     rows = [{"frame": 0, "homography": [[1, 0, 3], [0, 1, 1], [0, 0, 1]]}]
     head = {"format": "skyweave-camera-track", "version": 1, "width": 160, "height": 90}
     path.write_text(json.dumps({**head, "frames": rows}))
-    pose = open_camera(Size(180, 320), path, still=False).step_grey(np.zeros((180, 320), np.uint8))
+    pose = open_camera(Size(180, 320), CameraChoice(track=path)).step_grey(
+        np.zeros((180, 320), np.uint8)
+    )
     np.testing.assert_allclose(pose.homography, [[1, 0, 6], [0, 1, 2], [0, 0, 1]], atol=1e-9)
 
 
 def test_a_still_camera_never_moves():
-    camera = open_camera(SIZE, None, still=True)
+    camera = open_camera(SIZE, CameraChoice(still=True))
     assert isinstance(camera, StillCamera)
     assert (camera.step_grey(np.zeros((90, 160), np.uint8)).homography == np.eye(3)).all()
 
@@ -100,7 +103,7 @@ def test_bad_tracks_are_told(tmp_path, name, text, complaint):
 
 def test_track_and_still_exclude_each_other(tmp_path):
     with pytest.raises(InputError, match="wanted one of them"):
-        open_camera(SIZE, tmp_path / "a.json", still=True)
+        CameraChoice(track=tmp_path / "a.json", still=True)
 
 
 def test_a_camera_that_runs_out_says_so(track):
@@ -109,3 +112,13 @@ def test_a_camera_that_runs_out_says_so(track):
         camera.step_grey(np.zeros((90, 160), np.uint8))
     with pytest.raises(InputError, match="has 4 frames"):
         camera.step_grey(np.zeros((90, 160), np.uint8))
+
+
+def test_a_known_field_of_view_is_the_focal_length():
+    camera = open_camera(Size(180, 320), CameraChoice(fov_deg=90))
+    assert camera.focal_px == pytest.approx(160)
+    for bad in (0, 180, float("nan")):
+        with pytest.raises(InputError, match="wanted 1 to 170 degrees"):
+            CameraChoice(fov_deg=bad)
+    with pytest.raises(InputError, match="leave out --track and --still"):
+        CameraChoice(fov_deg=60, still=True)
