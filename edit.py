@@ -17,8 +17,10 @@ examples:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +36,7 @@ from edits.cli import (
     read_edits,
 )
 from edits.export_options import add_export_options, check_export
+from edits.still_session import is_still
 from edits.stream_options import add_stream_options
 
 if TYPE_CHECKING:
@@ -266,6 +269,11 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = read_recipe(args)
     if not 0 <= args.crf <= 51:
         raise InputError(f"--crf is {args.crf}, wanted 0 (best) to 51")
+    if is_still(args, recipe):
+        check_places(args, recipe, args.input)
+        edit_still(args, recipe)
+        save_recipe(args, recipe)
+        return
     source = find_stream(args, recipe)
     if source is not None:
         check_places(args, recipe, source.info.path)
@@ -290,11 +298,31 @@ def main(arguments: list[str] | None = None) -> None:
         watch(args, job, lambda: read_recipe(args))
 
 
+def edit_still(args: argparse.Namespace, recipe: Recipe) -> None:
+    """Edit one photo."""
+    from edits.still_session import edit_photo
+    from preprocess.sky.choose import open_matter
+
+    print(edit_photo(args, recipe, lambda: open_matter(careful=True), matte_of_photo))
+
+
 def find_stream(args: argparse.Namespace, recipe: Recipe) -> FrameSource | None:
     """The video to edit as a stream; None for runs, and for what goes frame by frame."""
-    from edits.stream_session import streamed_source
+    with ThreadPoolExecutor(1) as pool:  # ffmpeg looks at the file while the rest is loaded
+        pool.submit(look_at, args.input)
+        from edits.stream_session import streamed_source
+        from preprocess import camera_track, observer  # noqa: F401 - for `replace_sky`
 
     return streamed_source(args, recipe)
+
+
+def look_at(path: Path) -> None:
+    """Let a video be described, so that `open_source` answers at once; mistakes are told there."""
+    from atlas.video import PICTURE_SUFFIXES, open_source
+
+    if path.is_file() and path.suffix.lower() not in PICTURE_SUFFIXES:
+        with contextlib.suppress(InputError):
+            open_source(path, trusting=True)
 
 
 def replace_sky(args: argparse.Namespace, recipe: Recipe, source: FrameSource) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 
 from atlas.coords import Size
@@ -154,6 +153,7 @@ def scan(path: Path, *, packets_only: bool = False) -> Scan:
         described = describe(found.said)
         stream = described.video()
         if stream is not None and found.whole and found.mapped == stream.index:
+            _described[_identity(path)] = described
             return found.scan(stream, described)
     with_header = describe_file(path)
     stream = with_header.video()
@@ -274,15 +274,24 @@ def _read_scan(
     )
 
 
+_described: dict[tuple[Path, int, int], Description] = {}
+"""What is known of files that have not changed since; few, as a command reads few."""
+
+
+def _identity(path: Path) -> tuple[Path, int, int]:
+    stat = path.stat()
+    return path, stat.st_mtime_ns, stat.st_size
+
+
 def describe_file(path: Path) -> Description:
     """Streams of a media file, without decoding it; `InputError` where ffmpeg cannot open it."""
-    stat = path.stat()
-    return _describe_file(path, stat.st_mtime_ns, stat.st_size)
+    key = _identity(path)
+    if key not in _described:
+        _described[key] = _describe_file(path)
+    return _described[key]
 
 
-@lru_cache(maxsize=64)
-def _describe_file(path: Path, mtime_ns: int, size_bytes: int) -> Description:
-    """A file that has not changed since is answered from memory."""
+def _describe_file(path: Path) -> Description:
     lines: list[str] = []  # all of them: a file may carry pages of metadata
     process = Process(["-v", "info", "-i", input_name(path)], on_line=lines.append)
     process.finish()  # always an error status, for want of an output

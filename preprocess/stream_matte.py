@@ -9,6 +9,7 @@ picture and applied to Y, U and V themselves; arithmetic at full size is in 8 bi
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,10 @@ class StreamMatter:
                  weights: Path | None = None):  # fmt: skip
         self.options = options or StreamMatteOptions()
         self._form = form
-        self._network = OpenCvNetwork(
-            weights or NETWORK_WEIGHTS, network_size(form.size, self.options.side_px)
-        )
+        self._size = network_size(form.size, self.options.side_px)
+        pool = ThreadPoolExecutor(1)  # the network is made while the sky is read
+        self._made = pool.submit(OpenCvNetwork, weights or NETWORK_WEIGHTS, self._size)
+        pool.shutdown(wait=False)
         self._colours = SkyColours()
         self._steadier = FlowSteadier(self.options.steady)
         levels = np.arange(256, dtype=np.float32) / np.float32(self.options.steady.tolerance)
@@ -98,7 +100,7 @@ class StreamMatter:
 
     def small_rgb(self, planes: Planes) -> np.ndarray:
         """(h, w, 3) uint8: a frame as the network sees it."""
-        return self._form.small_rgb(planes, self._network.size)
+        return self._form.small_rgb(planes, self._size)
 
     def small(self, rgb: np.ndarray) -> SmallMatte:
         """The next frame's small matte, from its `small_rgb`."""
@@ -110,7 +112,7 @@ class StreamMatter:
         if found is None:
             self._looked = self._age
             dark = int(rgb.max()) < _BLACK
-            sky = np.zeros(rgb.shape[:2], np.float32) if dark else self._network.opacity(rgb)
+            sky = np.zeros(rgb.shape[:2], np.float32) if dark else self._made.result().opacity(rgb)
             if self._age == 0 or self._age - self._learnt >= self.options.learn_every:
                 self._learnt = self._age
                 self._colours.learn(rgb, sky)
