@@ -36,7 +36,6 @@ from edits.cli import (
     read_edits,
 )
 from edits.export_options import add_export_options, check_export
-from edits.still_session import is_still
 from edits.stream_options import add_stream_options
 
 if TYPE_CHECKING:
@@ -269,9 +268,9 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = read_recipe(args)
     if not 0 <= args.crf <= 51:
         raise InputError(f"--crf is {args.crf}, wanted 0 (best) to 51")
-    if is_still(args, recipe):
+    if args.out.suffix.lower() not in (".mp4", ".mov", ".mkv", ".webm") and is_photo(args, recipe):
         check_places(args, recipe, args.input)
-        edit_still(args, recipe)
+        edit_photo(args, recipe)
         save_recipe(args, recipe)
         return
     source = find_stream(args, recipe)
@@ -298,12 +297,19 @@ def main(arguments: list[str] | None = None) -> None:
         watch(args, job, lambda: read_recipe(args))
 
 
-def edit_still(args: argparse.Namespace, recipe: Recipe) -> None:
+def is_photo(args: argparse.Namespace, recipe: Recipe) -> bool:
+    """Whether one photo is to be edited into another."""
+    from edits.still_session import is_still
+
+    return is_still(args, recipe)
+
+
+def edit_photo(args: argparse.Namespace, recipe: Recipe) -> None:
     """Edit one photo."""
-    from edits.still_session import edit_photo
+    from edits import still_session
     from preprocess.sky.choose import open_matter
 
-    print(edit_photo(args, recipe, lambda: open_matter(careful=True), matte_of_photo))
+    print(still_session.edit_photo(args, recipe, lambda: open_matter(careful=True), matte_of_photo))
 
 
 def find_stream(args: argparse.Namespace, recipe: Recipe) -> FrameSource | None:

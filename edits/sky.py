@@ -181,6 +181,10 @@ class PictureSky:
     def __init__(self, edit: SkyEdit, picture: Picture):
         self._edit, self._picture = edit, picture
 
+    def finely(self) -> PictureSky:
+        """The same, sampled between the levels of its file: for pictures enlarged many times."""
+        return PictureSky(self._edit, replace(self._picture, levels=None))
+
     def place(self, view: CanvasView) -> Paint:
         edit, texels = self._edit, self._picture.texels()
         edges = edges_of(edit, goes_on=not view.certain and edit.fit != "frame")

@@ -26,6 +26,8 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         "transparent; prores only")  # fmt: skip
     add("--effort", choices=EFFORTS, help="the encoder's trade of time for size (default: fast; "
         "superfast where the sky of a video is replaced)")  # fmt: skip
+    add("--multiband", action="store_true", help="photos: blend scene and sky band by band along "
+        "the skyline, which hides rough mattes of twigs and softens clean edges")  # fmt: skip
     add("--frame-by-frame", action="store_true", help="one frame after the other in one thread, in "
         "RGB, as edits other than skies are made")  # fmt: skip
     add("--stage-times", action="store_true", help="say how long each stage took")
