@@ -89,7 +89,7 @@ def clip_row(clip: Path, matter: SkyMatter, count: int = 4) -> np.ndarray:
     times = np.linspace(0, source.info.frame_count - 1, 2 * count + 1).astype(int)[1::2]
     tiles = []
     for t in times:
-        (rgb,) = source.frames(int(t), int(t) + 1)
+        rgb = source.frame(int(t))
         scale = _TILE_PX * 2 / rgb.shape[1]
         rgb = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         matter.reset()  # frames far apart

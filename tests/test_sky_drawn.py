@@ -1,4 +1,4 @@
-"""The table of drawn skies: its pictures have the mattes that they claim, its means are right."""
+"""The table of drawn skies has the mattes that it claims, its means are right; sheets of clips."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import pytest
 
 from atlas.errors import InputError
 from benchmarks.sky_drawn import FRAME, PLAIN_SKIES, cases, held_out_pictures, score
+from benchmarks.sky_refine import clip_row
 from preprocess.sky.data import Pair
+from preprocess.sky.matte import SkyMatter
+from tests.video_files import write_video
 
 
 def picture(name: str, skyline: int) -> Pair:
@@ -73,3 +76,27 @@ def test_data_without_sky_is_refused():
 def test_data_must_be_there(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         held_out_pictures(tmp_path)
+
+
+class UpperHalf(SkyMatter):
+    """Calls the upper half sky."""
+
+    def matte(self, rgb: np.ndarray) -> np.ndarray:
+        matte = np.zeros(rgb.shape[:2], np.float32)
+        matte[: rgb.shape[0] // 2] = 1
+        return matte
+
+    def reset(self) -> None:
+        pass
+
+
+def test_sheet_shows_four_frames_of_a_clip_each_above_its_matte(tmp_path):
+    grey = np.arange(9, dtype=np.uint8)[:, None, None, None] * 20 + 40
+    clip = write_video(tmp_path / "clip.mp4", np.tile(grey, (1, 48, 64, 3)))
+    row = clip_row(clip, UpperHalf())
+    assert row.shape == (2 * 270, 4 * 360, 3)
+    shown = [int(row[135, 360 * i + 180].mean().round()) for i in range(4)]
+    np.testing.assert_allclose(shown, [60, 100, 140, 180], atol=4)  # frames 1, 3, 5, 7 of 9
+    below = row[270:, 180].astype(int)
+    assert below[60, 2] > below[60, 1] + 60  # violet
+    assert np.ptp(below[200]) == 0  # grey

@@ -24,6 +24,7 @@ from preprocess.sky.offline import clip_mattes
 from preprocess.sky.procedural import fractal_noise, sky_picture
 from preprocess.sky.refine import RefineOptions, colour_line, refine_matte, stretch
 from preprocess.sky.thin_things import thin_coverage
+from tests.video_files import write_video
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 needs_bundled = pytest.mark.skipif(not NETWORK_WEIGHTS.is_file(), reason="weights not bundled")
@@ -338,6 +339,18 @@ def test_command_says_when_there_is_no_sky(tmp_path: Path, monkeypatch, capsys):
 def test_a_picture_of_any_format_lends_its_matte_its_name(name, tmp_path: Path):
     assert cv2.imwrite(str(tmp_path / name), np.zeros((20, 30, 3), np.uint8))
     assert command.open_frames(tmp_path / name).names == ["photo.png"]
+
+
+def test_a_part_of_a_video_is_that_part(tmp_path: Path):
+    """Each shot of a video is read by itself: from its first frame to before the next shot's."""
+    grey = np.arange(7, dtype=np.uint8)[:, None, None, None] * 30 + 20
+    path = write_video(tmp_path / "cut.mp4", np.tile(grey, (1, 48, 64, 3)))
+    source = command.open_frames(path)
+    assert source.frame_count == 7
+    part = [int(rgb.mean().round()) for rgb in source.frames(2, 5)]
+    np.testing.assert_allclose(part, [80, 110, 140], atol=3)  # coding moves a level or two
+    surveyed = [int(rgb.mean().round()) for rgb in source.survey(5, 7)]
+    np.testing.assert_allclose(surveyed, [170, 200], atol=3)
 
 
 def test_pictures_whose_mattes_would_share_a_name_are_refused(tmp_path: Path):

@@ -54,7 +54,7 @@ class Source:
     def frames(self, first: int, end: int) -> Iterator[np.ndarray]:
         """(H, W, 3) uint8 RGB of the frames [first, end), one by one."""
         if self.pictures is None:
-            return open_source(self.path).frames(first, end)
+            return open_source(self.path).frames(first, end - first)
         return (read_rgb(path) for path in self.pictures[first:end])
 
     def survey(self, first: int, end: int) -> Iterator[np.ndarray]:

@@ -39,8 +39,8 @@ def ridges(rng: np.random.Generator, size: Size, sky: np.ndarray) -> Layer:
     bases = np.linspace(top, rng.uniform(top, 1.05 * height), count)
     far = rng.uniform(0.05, 0.5)
     clearness = np.linspace(far, rng.uniform(far, 1.0), count)
-    dark = rng.uniform(0.0, 0.6)
-    own = dark * rng.uniform([0.5, 0.65, 0.6], [1.1, 1.05, 1.3])
+    bright = rng.uniform(0.0, 0.6) if rng.random() < 0.65 else rng.uniform(0.5, 1.0)
+    own = bright * rng.uniform([0.5, 0.65, 0.6], [1.1, 1.05, 1.3])
     relief = rng.uniform(0.02, 0.5) * height
     roughness = rng.uniform(0.3, 0.65)
     above = cv2.blur(sky, (2 * (width // 4) + 1, 2 * (height // 12) + 1))

@@ -202,6 +202,8 @@ def _dusk(rng: np.random.Generator, size: Size) -> np.ndarray:
     high = rng.uniform(0.05, 0.8) * _uniform(rng, [0.3, 0.1, 0.1], [1.0, 0.55, 0.9])
     if rng.random() < 0.35:
         high = low * rng.uniform(0.15, 0.9)  # one hue up to the zenith
+    elif rng.random() < 0.4:
+        high = rng.uniform(0.2, 0.95) * _uniform(rng, [0.9, 0.85, 0.85], [1.0, 1.0, 1.0])
     middle = high + rng.uniform(0.2, 0.8) * (low - high)
     middle = middle * _uniform(rng, [0.9, 0.8, 0.8], [1.1, 1.1, 1.3])
     stops = [(0.0, high), (rng.uniform(0.25, 0.65), middle), (rng.uniform(0.7, 1.1), low)]
