@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from atlas.errors import InputError
 from atlas.fields import Domain, LayerFields, parameter_count
 from atlas.fit_job import FitJob
 from atlas.lna_checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint, save_textures
+from atlas.lna_end import End, EndCosts, plan_end
 from atlas.lna_mapping import LnaMapping, used_windows
 from atlas.lna_objective import Objective, check_finite, weighted_sum
 from atlas.mapping import Layer
@@ -31,6 +33,7 @@ from atlas.metrics import psnr_db
 from atlas.progress import progress
 from atlas.run import current_commit, read_run_info, write_atlases, write_run_info
 from atlas.schedule import is_due, learning_rate, term_weights
+from atlas.texture import Texture
 from atlas.video_data import VideoData, load_video, sample_positions
 
 log = logging.getLogger(__name__)
@@ -81,6 +84,7 @@ class LnaFit:
         self.layers = tuple(Layer(name, Size(side, side)) for name in clip.layer_names)
         self.commit = current_commit()
         self.earlier_s = 0.0
+        self.step_s = 0.0
 
     def run(self, resume: bool) -> None:
         """Pretrain or resume, descend, write."""
@@ -90,12 +94,14 @@ class LnaFit:
             log.info("all %d iterations are done; raise optimiser.iterations to go on", total)
             return
         before = state.generator.get_state()
+        end = self._plan_end(state)
         try:
             with progress(None, max(total - state.iteration, 0), "fitting") as bar:
-                while state.iteration < total and not self.budget.is_over():
-                    before = state.generator.get_state()
+                while state.iteration < total and self._has_time(end):
+                    before, start_s = state.generator.get_state(), self.budget.clock()
                     bar.advance(1, note=f"{self._step(state):.1f} dB on the batch")
-                    self._look(state, total)
+                    self.step_s = max(self.budget.clock() - start_s, 0.9 * self.step_s)
+                    self._look(state, total, end)
         except KeyboardInterrupt:
             if state.is_whole:  # keep what there is, as it was before the broken step
                 state.generator.set_state(before)
@@ -103,18 +109,37 @@ class LnaFit:
                 log.info("kept a checkpoint after %d iterations", state.iteration)
             raise
         self._save(state)
-        self._evaluate(state, complete=True)
+        self._evaluate(state, end, complete=True)
 
-    def _look(self, state: FitState, total: int) -> None:
-        """Save and evaluate when due; the end is left to `run`."""
+    def _plan_end(self, state: FitState) -> End:
+        """How the fit will end, and what that takes."""
+        size, side, budget_s = self.clip.size, self.config.canvas_texels, self.budget.budget_s
+        count, wanted = self.clip.frame_count, self.config.schedule.evaluate_frames
+        whole = LnaMapping(state.fields, self.layers, size, count, domain=self.domain)
+        costs = (
+            EndCosts(0, 0)
+            if budget_s is None
+            else EndCosts.measured(whole, state.fields, self.budget.clock)
+        )
+        canvas, shown = Size(side, side), min(wanted, count)
+        return plan_end(costs, (size, count), len(self.layers), canvas, shown, budget_s)
+
+    def _has_time(self, end: End) -> bool:
+        """Whether another step leaves time for the end."""
+        budget_s = self.budget.budget_s
+        return budget_s is None or self.budget.spent_s() + self.step_s + end.seconds < budget_s
+
+    def _look(self, state: FitState, total: int, end: End) -> None:
+        """Save and evaluate when due and in time; the end is left to `run`."""
         schedule = self.config.schedule
         if state.iteration == total:
             return
         look = is_due(state.iteration, schedule.evaluate_every, total)
+        look = look and self._has_time(dataclasses.replace(end, seconds=2 * end.seconds))
         if look or is_due(state.iteration, schedule.checkpoint_every, total):
             self._save(state)
         if look:
-            self._evaluate(state, complete=False)
+            self._evaluate(state, end, complete=False)
 
     def _start(self, resume: bool) -> FitState:
         """Networks from the run's checkpoint, or new ones, pretrained."""
@@ -232,24 +257,27 @@ class LnaFit:
         path = self.folder / "checkpoint.safetensors"
         save_checkpoint(path, info, state.fields, state.optimiser, state.generator)
 
-    def _evaluate(self, state: FitState, *, complete: bool) -> None:
-        """PSNR of whole frames, pictures for the tracker, atlases, and `run.json`."""
+    def _evaluate(self, state: FitState, end: End, *, complete: bool) -> None:
+        """PSNR of some frames, pictures for the tracker, atlases, and `run.json`."""
         mapping = self.mapping(state.fields)
-        wanted = min(self.config.schedule.evaluate_frames, self.clip.frame_count)
-        times = np.unique(np.linspace(0, self.clip.frame_count - 1, wanted).round().astype(int))
+        times = np.linspace(0, self.clip.frame_count - 1, end.frames).round().astype(int)
+        times = np.unique(times)
         scores, rows = [], []
         for t in progress(times, len(times), "looking at frames"):
-            frame, rebuilt = self.clip.frame(int(t)), mapping.reconstruct(int(t))
+            frame, rebuilt = self.clip.frame(int(t)), mapping.reconstruct(int(t), end.view)
+            if end.view != self.clip.size:
+                frame = cv2.resize(frame, end.view.wh, interpolation=cv2.INTER_AREA)
             scores.append(min(psnr_db(frame.astype(np.float32) / 255, rebuilt), 100.0))
             alpha = mapping.frame(int(t), _quarter(self.clip.size)).alpha
             self._show(state.iteration, int(t), rebuilt, alpha)
             rows.append(np.hstack([frame, np.rint(rebuilt * 255).astype(np.uint8)]))
         psnr = float(np.mean(scores))
         self.tracker.scalar("psnr_db/frames", psnr, state.iteration)
-        textures = mapping.render_textures(None if complete else _LOOK)
+        textures = mapping.render_textures(end.canvas if complete else _LOOK)
         for layer, texture in zip(self.layers, textures, strict=True):
             self.tracker.image(f"atlas/{layer.name}", texture.rgba8(), state.iteration)
         if complete:
+            textures = [_enlarged(texture, mapping.layers[0].canvas) for texture in textures]
             save_textures(self.folder / "textures.safetensors", textures, state.iteration)
             write_atlases(self.folder, self.layers, textures)
         write_rgb(self.folder / "contact.png", np.vstack(rows))
@@ -274,6 +302,14 @@ def batch_psnr_db(terms: dict[str, Tensor]) -> float:
     if "rgb" not in terms:
         return math.nan
     return -10 * math.log10(max(float(terms["rgb"].detach()) / 3, 1e-10))
+
+
+def _enlarged(texture: Texture, canvas: Size) -> Texture:
+    """A texture on the whole canvas, where it was rendered on a coarser one."""
+    if texture.size == canvas:
+        return texture
+    rgb, coverage = (cv2.resize(x, canvas.wh) for x in (texture.rgb, texture.coverage))
+    return Texture(rgb, coverage)
 
 
 def _quarter(size: Size) -> Size:
