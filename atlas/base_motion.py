@@ -9,24 +9,22 @@ transforms are refined together over near and far frame pairs, so that they do n
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from scipy import sparse
-from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from atlas.coords import Size, apply_homography
+from atlas.joint_motion import refine_jointly, residual_px
 from atlas.matches import MIN_POINTS, Matches, match_along_flow, match_by_warp, match_in_mask
+from atlas.motion_model import MotionModel, camera_matrix, motion_model, with_unit_determinant
 from atlas.store import ClipStore
 from atlas.wide_canvas import FLAT_DEG, Roll, angles_off, rolled
 
 log = logging.getLogger(__name__)
 
-LONGEST_STEP = 0.05
-"""Largest change of a transform's parameter in one step of Gauss and Newton; unit coordinates."""
 CANVAS_LIMIT = 6000
 """Greatest side of a canvas, texels."""
 CANVAS_MARGIN = 8
@@ -52,60 +50,6 @@ class BaseMotion:
     roll: Roll | None = None
 
 
-@dataclass
-class _Model:
-    """A parametrisation: matrices from updates around the present estimate."""
-
-    name: str
-    to_unit: np.ndarray
-    focal_px: float
-    generators: list[np.ndarray] = field(default_factory=list)
-
-    def step(self, matrix: np.ndarray, update: np.ndarray) -> np.ndarray:
-        """`matrix` (frame px -> reference px) moved by `update`, in the model's own parameters."""
-        if self.name == "rotation":
-            k = camera_matrix(self.focal_px, self.to_unit)
-            turn = Rotation.from_rotvec(update).as_matrix()
-            moved = k @ turn @ np.linalg.inv(k) @ matrix
-        else:
-            change = np.eye(3) + sum(u * g for u, g in zip(update, self.generators, strict=True))
-            moved = np.linalg.inv(self.to_unit) @ change @ self.to_unit @ matrix
-        return with_unit_determinant(moved)
-
-    @property
-    def count(self) -> int:
-        return 3 if self.name == "rotation" else len(self.generators)
-
-
-def camera_matrix(focal_px: float, to_unit: np.ndarray) -> np.ndarray:
-    """(3, 3) pinhole K with the principal point at the frame's centre, square pixels."""
-    centre = -to_unit[:2, 2] / to_unit[0, 0]
-    return np.array([[focal_px, 0, centre[0]], [0, focal_px, centre[1]], [0, 0, 1.0]])
-
-
-def unit_matrix(size: Size) -> np.ndarray:
-    """(3, 3): pixels to [-1, 1] about the frame's centre, longer side, one scale for both axes."""
-    s = 2 / max(size.width, size.height)
-    cx, cy = (size.width - 1) / 2, (size.height - 1) / 2
-    return np.array([[s, 0, -s * cx], [0, s, -s * cy], [0, 0, 1.0]])
-
-
-def _model(name: str, size: Size, focal_px: float) -> _Model:
-    basis = {
-        "affine": [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)],
-        "homography": [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)],
-        "rotation": [],
-    }
-    if name not in basis:
-        raise ValueError(f"model must be one of {sorted(basis)}, got {name!r}")
-    generators = []
-    for row, column in basis[name]:
-        g = np.zeros((3, 3))
-        g[row, column] = 1
-        generators.append(g)
-    return _Model(name, unit_matrix(size), focal_px, generators)
-
-
 def estimate_base_motion(
     store: ClipStore, layer: int, model: str, focal_px: float | None = None
 ) -> BaseMotion:
@@ -118,10 +62,11 @@ def estimate_base_motion(
     reference = store.frame_count // 2
     size = store.size
     focal = focal_px or DEFAULT_FOCAL_WIDTHS * max(size.width, size.height)
-    kind = _model(model, size, focal)
+    kind = motion_model(model, size, focal)
     near = match_neighbours(store, layer, model)
     if model == "rotation" and focal_px is None:
         kind.focal_px = estimate_focal(near, kind, store.frame_count)
+        kind.focal_is_free = True
     matrices = _chain(near, kind, store.frame_count, reference)
     pairs = list(near)
     for step in _strides(store.frame_count):
@@ -157,7 +102,7 @@ def _strides(frame_count: int) -> list[int]:
     return [s for s in (4, 12, 36, 108, 324) if s < frame_count]
 
 
-def _chain(near: list[Matches], kind: _Model, frame_count: int, reference: int) -> np.ndarray:
+def _chain(near: list[Matches], kind: MotionModel, frame_count: int, reference: int) -> np.ndarray:
     """(T, 3, 3): transforms to the reference frame by chaining those between neighbours."""
     matrices = np.tile(np.eye(3), (frame_count, 1, 1))
     links = [fit_pair(m, kind) for m in near]
@@ -168,15 +113,7 @@ def _chain(near: list[Matches], kind: _Model, frame_count: int, reference: int) 
     return with_unit_determinant(matrices)
 
 
-def with_unit_determinant(matrices: np.ndarray) -> np.ndarray:
-    """(..., 3, 3) homographies scaled to determinant 1: depth is positive ahead of the camera.
-
-    Scaled by their last element, those that turn by more than a right angle would change sign.
-    """
-    return matrices / np.cbrt(np.linalg.det(matrices))[..., None, None]
-
-
-def estimate_focal(near: list[Matches], kind: _Model, frame_count: int) -> float:
+def estimate_focal(near: list[Matches], kind: MotionModel, frame_count: int) -> float:
     """The focal length under which rotations explain a clip's matches best, pixels.
 
     A pan curves a picture's motion the more the shorter the lens is. Tries a range of lenses on
@@ -192,10 +129,10 @@ def estimate_focal(near: list[Matches], kind: _Model, frame_count: int) -> float
         return kind.focal_px
     costs: dict[float, float] = {}
     for factor in (1.0, 0.5, 0.6, 0.72, 0.86, 1.2, 1.45, 1.75, 2.1, 2.6, 3.2):
-        trial = _Model(kind.name, kind.to_unit, kind.focal_px * factor, kind.generators)
+        trial = MotionModel(kind.name, kind.to_unit, kind.focal_px * factor, kind.generators)
         total = 0.0
         for m in longer:
-            squared = (_residual(m, fit_pair(m, trial), np.eye(3)) ** 2).sum(1)
+            squared = (residual_px(m, fit_pair(m, trial), np.eye(3)) ** 2).sum(1)
             total += float((m.weight * squared / (1 + squared)).sum())
         costs[factor] = total
     best = min(costs, key=lambda f: costs[f])
@@ -220,7 +157,7 @@ def _joined(near: list[Matches], first: int, reach: int) -> Matches | None:
     return Matches(first, first + reach, start, at, weight)
 
 
-def fit_pair(matches: Matches, kind: _Model) -> np.ndarray:
+def fit_pair(matches: Matches, kind: MotionModel) -> np.ndarray:
     """(3, 3) robust transform from frame a to frame b; the identity where matches are too few."""
     if len(matches.weight) < MIN_POINTS:
         return np.eye(3)
@@ -244,80 +181,13 @@ def fit_pair(matches: Matches, kind: _Model) -> np.ndarray:
     return matrix / matrix[2, 2]
 
 
-def refine_jointly(
-    pairs: list[Matches], matrices: np.ndarray, kind: _Model, reference: int, rounds: int = 5
-) -> np.ndarray:
-    """Gauss-Newton over all frames' transforms at once; the reference frame stays put.
-
-    Minimises sum w rho(|pi(H_b^-1 H_a x_a) - x_b|) with Geman-McClure's rho at 2 px. A weak pull
-    to the present estimate holds frames that no match ties down.
-    """
-    pairs = [m for m in pairs if len(m.weight) >= MIN_POINTS]
-    if not pairs:
-        return matrices
-    for _ in range(rounds):
-        matrices = _gauss_newton_step(pairs, matrices, kind, reference)
-    return matrices
-
-
-def _gauss_newton_step(
-    pairs: list[Matches], matrices: np.ndarray, kind: _Model, reference: int
-) -> np.ndarray:
-    n, count = kind.count, len(matrices)
-    blocks: dict[tuple[int, int], np.ndarray] = {}
-    right = np.zeros(count * n)
-    for m in pairs:
-        residual = _residual(m, matrices[m.a], matrices[m.b])
-        squared = (residual**2).sum(1)
-        w = np.sqrt(m.weight) * 4.0 / (4.0 + squared)
-        ja, jb = _pair_jacobian(m, matrices, kind, residual)
-        ja, jb, r = ja * w[:, None, None], jb * w[:, None, None], residual * w[:, None]
-        for i, ji in ((m.a, ja), (m.b, jb)):
-            right[i * n : (i + 1) * n] -= np.einsum("pcn,pc->n", ji, r)
-            for j, jj in ((m.a, ja), (m.b, jb)):
-                block = np.einsum("pcn,pcm->nm", ji, jj)
-                blocks[i, j] = blocks.get((i, j), 0) + block
-    rows = [np.repeat(np.arange(i * n, (i + 1) * n), n) for i, _ in blocks]
-    columns = [np.tile(np.arange(j * n, (j + 1) * n), n) for _, j in blocks]
-    values = [b.ravel() for b in blocks.values()]
-    normal = sparse.csc_matrix(
-        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
-        shape=(count * n, count * n),
-    )
-    damping = np.full(count * n, 1e-4 * max(normal.diagonal().mean(), 1e-9))
-    damping[reference * n : (reference + 1) * n] = 1e12
-    solved = np.asarray(spsolve(normal + sparse.diags(damping, format="csc"), right))
-    update = np.clip(np.nan_to_num(solved), -LONGEST_STEP, LONGEST_STEP).reshape(count, n)
-    return np.stack([kind.step(matrix, u) for matrix, u in zip(matrices, update, strict=True)])
-
-
-def _residual(m: Matches, matrix_a: np.ndarray, matrix_b: np.ndarray) -> np.ndarray:
-    projected = apply_homography(np.linalg.inv(matrix_b) @ matrix_a, m.a_px)
-    return np.nan_to_num(projected - m.b_px, nan=1e3)
-
-
-def _pair_jacobian(
-    m: Matches, matrices: np.ndarray, kind: _Model, residual: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 2, n) derivatives of the residual by either frame's parameters, forward differences."""
-    h = 1e-6
-    ja = np.empty((*residual.shape, kind.count))
-    jb = np.empty_like(ja)
-    for k in range(kind.count):
-        step = np.zeros(kind.count)
-        step[k] = h
-        ja[..., k] = (_residual(m, kind.step(matrices[m.a], step), matrices[m.b]) - residual) / h
-        jb[..., k] = (_residual(m, matrices[m.a], kind.step(matrices[m.b], step)) - residual) / h
-    return ja, jb
-
-
 def _confidence(pairs: list[Matches], matrices: np.ndarray, frame_count: int) -> np.ndarray:
     """(T,) share of a frame's matches within 2 px; 0 without matches."""
     good, total = np.zeros(frame_count), np.zeros(frame_count)
     for m in pairs:
         if not len(m.weight):
             continue
-        inlier = np.linalg.norm(_residual(m, matrices[m.a], matrices[m.b]), axis=1) < 2.0
+        inlier = np.linalg.norm(residual_px(m, matrices[m.a], matrices[m.b]), axis=1) < 2.0
         for t in (m.a, m.b):
             good[t] += (inlier * m.weight).sum()
             total[t] += m.weight.sum()

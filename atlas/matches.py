@@ -16,6 +16,8 @@ POINTS_PER_PAIR = 240
 MIN_POINTS = 16
 MASK_MARGIN_PX = 16
 """How much of the painted-over surroundings the flow of a small layer sees."""
+OPAQUE = 0.97
+"""What covers a layer by more than this hides it."""
 FLOW_SIDE_PX = 160
 """Smaller pictures are enlarged for flow, up to three times."""
 
@@ -156,7 +158,8 @@ def _select(
     shares_a, shares_b = (_inner_shares(store, t) for t in (a, b))
     chosen = weight * (shares_a[layer][y, x] > 0.5) * (shares_b[layer][ye, xe] > 0.5)
     if (chosen > 0.2).sum() < MIN_POINTS and layer > 0:
-        above_a, above_b = shares_a[:layer].max(0), shares_b[:layer].max(0)
+        # what lets the sky through (clouds, haze, twigs) may move on its own
+        above_a, above_b = (_opaque_above(store, t, layer) for t in (a, b))
         chosen = weight * (above_a[y, x] > 0.5) * (above_b[ye, xe] > 0.5)
     keep = np.flatnonzero(chosen > 0.05)
     if len(keep) > POINTS_PER_PAIR:  # spread evenly over the layer, not over the best corner
@@ -166,10 +169,17 @@ def _select(
 
 def _inner_shares(store: ClipStore, t: int) -> np.ndarray:
     """(L, H, W) uint8: 1 well inside each layer's visible part (edges carry the other's flow)."""
-    shares = (visible_shares(store.alpha(t)) > 0.5).astype(np.uint8)
-    reach = max(3, max(store.size.wh) // 150) | 1
-    kernel = np.ones((reach, reach), np.uint8)
-    return np.stack([cv2.erode(s, kernel, borderValue=1) for s in shares])
+    return np.stack([_inner(share > 0.5) for share in visible_shares(store.alpha(t))])
+
+
+def _opaque_above(store: ClipStore, t: int, layer: int) -> np.ndarray:
+    """(H, W) uint8: 1 well inside where the layers above `layer` let nothing of it through."""
+    return _inner(visible_shares(store.alpha(t))[:layer].sum(0) > OPAQUE)
+
+
+def _inner(mask: np.ndarray) -> np.ndarray:
+    reach = max(3, max(mask.shape) // 150) | 1
+    return cv2.erode(mask.astype(np.uint8), np.ones((reach, reach), np.uint8), borderValue=1)
 
 
 def _grid_points(size: Size) -> tuple[np.ndarray, np.ndarray]:

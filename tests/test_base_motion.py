@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from atlas.base_motion import (
-    _model,
     estimate_base_motion,
     estimate_focal,
     fit_pair,
@@ -14,6 +14,7 @@ from atlas.base_motion import (
 from atlas.clip import Clip
 from atlas.coords import Size, apply_homography, pixel_grid
 from atlas.matches import Matches, match_along_flow, match_in_mask, texture_measure
+from atlas.motion_model import camera_matrix, motion_model
 from atlas.store import ClipStore
 from tests.scene_presets import SceneOptions, make_scene
 from tests.synthetic import write_clip
@@ -78,7 +79,7 @@ def test_the_focal_length_is_found_within_a_fifth(tmp_path):
     scene = make_scene(SceneOptions(size=Size(216, 384), frame_count=24, pan_deg=30))
     store = ClipStore(Clip(write_clip(scene, tmp_path / "wide", merged=True)))
     near = [match_along_flow(store, 1, t) for t in range(23)]
-    start = _model("rotation", store.size, 2.0 * scene.camera.focal_px)
+    start = motion_model("rotation", store.size, 2.0 * scene.camera.focal_px)
     found = estimate_focal(near, start, 24)
     # candidates are a fifth apart
     assert found == pytest.approx(scene.camera.focal_px, rel=0.25)
@@ -110,7 +111,7 @@ def test_joint_refinement_takes_out_the_drift_of_a_chain():
     true = np.stack([np.eye(3)] * 9)
     true[:, 0, 2] = np.linspace(0, 40, 9)
     pairs = chain_matches(true, rng, 0.05)
-    kind = _model("affine", SIZE, 150.0)
+    kind = motion_model("affine", SIZE, 150.0)
     chained = [np.eye(3)]
     for m in pairs[:-1]:
         chained.append(chained[-1] @ np.linalg.inv(fit_pair(m, kind)))
@@ -127,7 +128,9 @@ def test_outliers_do_not_move_a_pair():
     b = a + np.array([3.0, -2.0])
     b[:30] += rng.uniform(10, 30, (30, 2))
     for model in ("affine", "homography", "rotation"):
-        kind = _model(model, SIZE, 2000.0)  # a long lens, so that a rotation is nearly a shift
+        kind = motion_model(
+            model, SIZE, 2000.0
+        )  # a long lens, so that a rotation is nearly a shift
         moved = apply_homography(fit_pair(Matches(0, 1, a, b, np.ones(100)), kind), a[30:])
         assert np.abs(moved - b[30:]).max() < 0.3
 
@@ -168,3 +171,50 @@ def test_a_small_object_is_matched_whatever_moves_beside_it(tmp_path):
         assert len(error_px) > 80
         assert np.median(error_px) < 0.15
         assert (error_px < 1).mean() > 0.9
+
+
+def pan_pairs(focal_px, turn_deg, count=13):
+    """Exact matches of a pan whose frames are tied by rotations: near ones, and some far apart."""
+    k = camera_matrix(focal_px, motion_model("rotation", SIZE, focal_px).to_unit)
+    angles = np.radians(np.linspace(-turn_deg / 2, turn_deg / 2, count))
+    turns = [Rotation.from_euler("yx", [a, 0.2 * a * a]).as_matrix() for a in angles]
+    true = [k @ turns[count // 2].T @ turn @ np.linalg.inv(k) for turn in turns]
+    rng = np.random.default_rng(4)
+    pairs = []
+    for step in (1, 4):
+        for a in range(count - step):
+            start = rng.uniform([0, 0], [179, 107], (80, 2))
+            end = apply_homography(np.linalg.inv(true[a + step]) @ true[a], start)
+            end += rng.normal(0, 0.1, end.shape)
+            pairs.append(Matches(a, a + step, start, end, np.ones(80)))
+    return pairs, np.stack(true)
+
+
+def refined_focal(pairs, start_px, is_free=True, count=13):
+    kind = motion_model("rotation", SIZE, start_px)
+    kind.focal_is_free = is_free
+    chained = [np.eye(3)]
+    for m in pairs[: count - 1]:
+        chained.append(chained[-1] @ np.linalg.inv(fit_pair(m, kind)))
+    middle = np.linalg.inv(chained[count // 2])
+    matrices = np.stack([middle @ m for m in chained])
+    return refine_jointly(pairs, matrices, kind, count // 2, rounds=10), kind.focal_px
+
+
+@pytest.mark.parametrize("wrong", [0.88, 1.14])
+def test_a_far_pan_tells_its_focal_length_exactly(wrong):
+    pairs, true = pan_pairs(200.0, 50.0)
+    matrices, focal_px = refined_focal(pairs, wrong * 200.0)
+    assert focal_px == pytest.approx(200.0, rel=0.004)  # 0.1 px of noise
+    corner = np.array([[0.0, 0.0]])
+    for found, expected in zip(matrices, true, strict=True):
+        off = apply_homography(found, corner) - apply_homography(expected, corner)
+        assert np.abs(off).max() < 0.6
+    held, held_px = refined_focal(pairs, wrong * 200.0, is_free=False)
+    assert held_px == wrong * 200.0
+    assert np.abs(apply_homography(held[0], corner) - apply_homography(true[0], corner)).max() > 3
+
+
+def test_a_short_pan_keeps_the_focal_length():
+    pairs, _ = pan_pairs(200.0, 8.0)
+    assert refined_focal(pairs, 230.0)[1] == 230.0

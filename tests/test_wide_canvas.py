@@ -8,12 +8,13 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from atlas.base_motion import _model, estimate_base_motion, refine_jointly
+from atlas.base_motion import estimate_base_motion, refine_jointly
 from atlas.clip import Clip, ClipInfo, LayerInfo, write_info, write_rgb
 from atlas.coords import Size, apply_homography, pixel_grid
 from atlas.layered import LayerMotion
 from atlas.layered_file import read_arrays, read_motions, save_layered
 from atlas.matches import Matches
+from atlas.motion_model import motion_model
 from atlas.store import ClipStore
 from atlas.texture import Texture
 from atlas.wide_canvas import Roll, angles_off, rolled
@@ -123,7 +124,7 @@ def test_refinement_goes_past_a_right_angle():
     shaken = Rotation.from_rotvec(rng.normal(0, 0.01, (23, 3))).as_matrix()
     start = true @ CAMERA @ shaken @ np.linalg.inv(CAMERA)
     start[11] = true[11]
-    kind = _model("rotation", SIZE, FOCAL_PX)
+    kind = motion_model("rotation", SIZE, FOCAL_PX)
     found = refine_jointly(pairs, start, kind, 11)
     for t in (0, 22):  # beyond the plane of the middle frame
         error = apply_homography(np.linalg.inv(found[t]) @ true[t], pixel_grid(SIZE)[::20, ::20])

@@ -1,0 +1,150 @@
+"""All frames' transforms refined at once over near and far pairs, so that they do not drift.
+
+Bundle adjustment on homographies (Szeliski and Shum 1997, "Creating full view panoramic mosaics"),
+the focal length, where the camera turns far enough to tell it, among the unknowns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import spsolve
+
+from atlas.coords import apply_homography
+from atlas.matches import MIN_POINTS, Matches
+from atlas.motion_model import MotionModel
+
+LONGEST_STEP = 0.05
+"""Largest change of a transform's parameter in one step of Gauss and Newton; unit coordinates."""
+FOCAL_TURN = 0.25
+"""A pan of less than this share of the frame's width does not tell the focal length exactly."""
+FOCAL_STEP = 1e-6
+
+
+def refine_jointly(
+    pairs: list[Matches], matrices: np.ndarray, kind: MotionModel, reference: int, rounds: int = 5
+) -> np.ndarray:
+    """Gauss-Newton over all frames' transforms at once; the reference frame stays put.
+
+    Minimises sum w rho(|pi(H_b^-1 H_a x_a) - x_b|) with Geman-McClure's rho at 2 px. A weak pull
+    to the present estimate holds frames that no match ties down. Where the model's focal length is
+    free and the camera turns far enough, it is refined as well, in `kind`.
+    """
+    pairs = [m for m in pairs if len(m.weight) >= MIN_POINTS]
+    if not pairs:
+        return matrices
+    for _ in range(rounds):
+        matrices = _gauss_newton_step(pairs, matrices, kind, reference)
+    return matrices
+
+
+def _gauss_newton_step(
+    pairs: list[Matches], matrices: np.ndarray, kind: MotionModel, reference: int
+) -> np.ndarray:
+    n, count = kind.count, len(matrices)
+    equations = _Equations(n, count)
+    zoomed = kind.zoomed(matrices, 1 + FOCAL_STEP) if _tells_focal(matrices, kind) else None
+    for m in pairs:
+        residual = residual_px(m, matrices[m.a], matrices[m.b])
+        squared = (residual**2).sum(1)
+        w = (np.sqrt(m.weight) * 4.0 / (4.0 + squared))[:, None]
+        ja, jb = _pair_jacobian(m, matrices, kind, residual)
+        equations.add((m.a, m.b), (ja * w[..., None], jb * w[..., None]), residual * w)
+        if zoomed is not None:
+            by_focal = (residual_px(m, zoomed[m.a], zoomed[m.b]) - residual) / FOCAL_STEP
+            equations.add_shared((m.a, m.b), (ja * w[..., None], jb * w[..., None]),
+                                 by_focal * w, residual * w)  # fmt: skip
+    update, factor = equations.solved(reference, shared=zoomed is not None)
+    if zoomed is not None:
+        matrices = kind.zoomed(matrices, 1 + factor)
+        kind.focal_px *= 1 + factor
+    return np.stack([kind.step(matrix, u) for matrix, u in zip(matrices, update, strict=True)])
+
+
+class _Equations:
+    """Normal equations of n unknowns for each of `count` frames, and of one that all share."""
+
+    def __init__(self, n: int, count: int):
+        self.n, self.count = n, count
+        self.blocks: dict[tuple[int, int], np.ndarray] = {}
+        self.right = np.zeros((count, n))
+        self.border, self.corner, self.shared_right = np.zeros((count, n)), 0.0, 0.0
+
+    def add(
+        self, pair: tuple[int, int], jacobians: tuple[np.ndarray, np.ndarray], residual: np.ndarray
+    ) -> None:
+        """Take in a pair's weighted (N, 2, n) derivatives and (N, 2) residuals."""
+        for i, ji in zip(pair, jacobians, strict=True):
+            self.right[i] -= np.einsum("pcn,pc->n", ji, residual)
+            for j, jj in zip(pair, jacobians, strict=True):
+                block = np.einsum("pcn,pcm->nm", ji, jj)
+                self.blocks[i, j] = self.blocks.get((i, j), 0) + block
+
+    def add_shared(
+        self,
+        pair: tuple[int, int],
+        jacobians: tuple[np.ndarray, np.ndarray],
+        by_shared: np.ndarray,
+        residual: np.ndarray,
+    ) -> None:
+        """The same pair's (N, 2) derivatives by what all frames share."""
+        for i, ji in zip(pair, jacobians, strict=True):
+            self.border[i] += np.einsum("pcn,pc->n", ji, by_shared)
+        self.corner += float((by_shared**2).sum())
+        self.shared_right -= float((by_shared * residual).sum())
+
+    def solved(self, reference: int, shared: bool) -> tuple[np.ndarray, float]:
+        """(count, n) updates, that of the reference 0, and the shared one."""
+        n, total = self.n, self.count * self.n
+        rows = [np.repeat(np.arange(i * n, (i + 1) * n), n) for i, _ in self.blocks]
+        columns = [np.tile(np.arange(j * n, (j + 1) * n), n) for _, j in self.blocks]
+        values = [b.ravel() for b in self.blocks.values()]
+        normal = sparse.csc_matrix(
+            (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
+            shape=(total, total),
+        )
+        damping = np.full(total, 1e-4 * max(normal.diagonal().mean(), 1e-9))
+        damping[reference * n : (reference + 1) * n] = 1e12
+        normal = normal + sparse.diags(damping, format="csc")
+        right = self.right.ravel()
+        if shared:
+            edge = sparse.csc_matrix(self.border.reshape(-1, 1))
+            corner = sparse.csc_matrix([[self.corner * 1.001 + 1e-9]])
+            normal = sparse.bmat([[normal, edge], [edge.T, corner]])
+            right = np.append(right, self.shared_right)
+        found = np.asarray(spsolve(sparse.csc_matrix(normal), right))
+        found = np.clip(np.nan_to_num(found), -LONGEST_STEP, LONGEST_STEP)
+        return found[:total].reshape(self.count, n), float(found[-1]) if shared else 0.0
+
+
+def _tells_focal(matrices: np.ndarray, kind: MotionModel) -> bool:
+    """Whether the focal length is to be refined: it is free, and the camera turns far enough."""
+    if kind.name != "rotation" or not kind.focal_is_free:
+        return False
+    centre = np.append(-kind.to_unit[:2, 2] / kind.to_unit[0, 0], 1)
+    x, y, depth = np.moveaxis(np.linalg.inv(matrices[0]) @ matrices @ centre, -1, 0)
+    if (depth <= 1e-6).any():
+        return True  # by more than a right angle
+    reach = np.hypot(x / depth - centre[0], y / depth - centre[1])
+    return bool(reach.max() > FOCAL_TURN * 2 / kind.to_unit[0, 0])
+
+
+def residual_px(m: Matches, matrix_a: np.ndarray, matrix_b: np.ndarray) -> np.ndarray:
+    """(N, 2) where a pair's transforms send its first points, off its second ones, pixels."""
+    projected = apply_homography(np.linalg.inv(matrix_b) @ matrix_a, m.a_px)
+    return np.nan_to_num(projected - m.b_px, nan=1e3)
+
+
+def _pair_jacobian(
+    m: Matches, matrices: np.ndarray, kind: MotionModel, residual: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 2, n) derivatives of the residual by either frame's parameters, forward differences."""
+    h = 1e-6
+    ja = np.empty((*residual.shape, kind.count))
+    jb = np.empty_like(ja)
+    for k in range(kind.count):
+        step = np.zeros(kind.count)
+        step[k] = h
+        ja[..., k] = (residual_px(m, kind.step(matrices[m.a], step), matrices[m.b]) - residual) / h
+        jb[..., k] = (residual_px(m, matrices[m.a], kind.step(matrices[m.b], step)) - residual) / h
+    return ja, jb
