@@ -84,6 +84,7 @@ class Scores:
 
     psnr_db: Mean = field(default_factory=Mean)
     psnr_no_shading_db: Mean = field(default_factory=Mean)
+    psnr_camera_light_db: Mean = field(default_factory=Mean)
     ssim: Mean = field(default_factory=Mean)
     squared_error: dict[str, Mean] = field(default_factory=dict)
     alpha_iou: dict[str, Mean] = field(default_factory=dict)
@@ -98,6 +99,7 @@ class Scores:
         return {
             "psnr_db": _rounded(self.psnr_db.value),
             "psnr_no_shading_db": _rounded(self.psnr_no_shading_db.value),
+            "psnr_camera_light_db": _rounded(self.psnr_camera_light_db.value),
             "psnr_by_layer_db": {
                 name: None if m.value is None else _rounded(_db(m.value))
                 for name, m in self.squared_error.items()
@@ -189,10 +191,16 @@ class Measurement:
             plain += color
             if gains is not None:
                 shaded += color * _fitted(gains[i], rgb.shape[:2])
-        plain_db = _limited(psnr_db(plain.clip(0, 1), frame))
+        unlit_db = _limited(psnr_db(plain.clip(0, 1), frame))
+        camera = None if contender.shading is None else getattr(contender.shading, "camera", None)
+        exposed_db = unlit_db
+        if camera is not None:
+            exposed = plain * _fitted(camera(t), rgb.shape[:2])
+            exposed_db = _limited(psnr_db(exposed.clip(0, 1), frame))
         out = plain.clip(0, 1) if gains is None else shaded.clip(0, 1)
-        scores.psnr_no_shading_db.add(plain_db)
-        scores.psnr_db.add(plain_db if gains is None else _limited(psnr_db(out, frame)))
+        scores.psnr_no_shading_db.add(unlit_db)
+        scores.psnr_camera_light_db.add(exposed_db)
+        scores.psnr_db.add(unlit_db if gains is None else _limited(psnr_db(out, frame)))
         scores.ssim.add(ssim(out, frame))
         squared = np.square(out - frame).mean(-1)
         for name, share in given.items():

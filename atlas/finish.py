@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from atlas.camera_light import Light, estimate_light
 from atlas.clip import write_rgb
 from atlas.fit_job import FitJob
 from atlas.known_sky import layer_above, refine_sky_share
@@ -56,12 +57,18 @@ class Finish:
         self.tracker, self.pace = job.tracker, pace
         self.options = job.config.layered
         self.is_draft = job.config.quality == "draft"
+        self.light: Light | None = None
 
     def run(self, motions: list[LayerMotion]) -> Finished:
         """Everything but the checkpoint, which is the caller's."""
         with self.pace.timed("mattes"):
             names = self.clip.layer_names
             write_mattes(self.folder, names, self.clip.frame_count, self.store.alpha)
+        if self.options.camera_light and self.clip.frame_count > 1:
+            with self.pace.timed("light", "textures"):
+                self.light = estimate_light(self.store, motions)
+                if self.options.shading_sigma_px == 0:
+                    self.light = self.light.of_camera()
         textures, shading = self._textures(motions)
         mapping = self._mapping(motions)
         with self.pace.timed("measure"):
@@ -78,7 +85,8 @@ class Finish:
         options = SplatOptions(
             sharpen_steps=min(self.options.sharpen_steps, 1 if self.is_draft else 99)
         )
-        shaded = self.options.shading_sigma_px > 0 and self.clip.frame_count > 1
+        shaded = self.options.shading_sigma_px > 0 or self.options.camera_light
+        shaded = shaded and self.clip.frame_count > 1
         has_sky = len(motions) > 1 and motions[-1].name == SKY_NAME and self.clip.frame_count > 1
         rounds = self.options.known_sky_rounds if has_sky and not self.is_draft else 0
         with progress(None, 2 + 2 * rounds, "textures and shading") as bar:
@@ -144,12 +152,13 @@ class Finish:
     ) -> tuple[list[Texture], Shading | None]:
         """Quick textures, the shading known `before` taken out, and the shading on top of them."""
         mapping = self._mapping(motions)
-        rough = splat(mapping, self.store.frame, SplatOptions(sharpen_steps=0), before)
+        options = SplatOptions(sharpen_steps=0)
+        rough = splat(mapping, self.store.frame, options, before or self.light)
         if not shaded:
             return rough, None
         sigma_px = self.options.shading_sigma_px
         path = self.folder / ("gains_1.npy" if before is None else "gains_2.npy")
-        return rough, estimate_shading(mapping, rough, self.store, sigma_px, path)
+        return rough, estimate_shading(mapping, rough, self.store, sigma_px, path, self.light)
 
     def _mending_helps(
         self, motions: list[LayerMotion], sky: Texture, shading: Shading | None

@@ -84,6 +84,8 @@ class LayeredConfig:
     residual_field: FieldConfig = field(default_factory=FieldConfig)
     shading_sigma_px: float = 48.0
     """Window of the smooth shading per layer and frame; pixels; 0 = no shading."""
+    camera_light: bool = True
+    """Whether to fit each frame's exposure and one vignette; what the shading does is on top."""
     known_sky_rounds: int = 2
     """Times that mattes are mended where the sky atlas knows what lies behind; >= 0."""
     opacity_rounds: int = 2

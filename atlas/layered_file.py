@@ -2,7 +2,8 @@
 
 checkpoint.safetensors   per layer l: matrices.l, confidence.l, where its canvas is rolled out
                          from a cylinder turns.l and roll.l (focal, origin, vertical),
-                         texture.l (float16), coverage.l, bare.l (uint8)
+                         texture.l (float16), coverage.l, bare.l (uint8);
+                         light.exposure, light.vignette: the camera's part of the shading
 residual_l.npy           (frames, h, w, 2) float32 texels, read as it is needed
 gains.npy                shading: (layers, frames, h, w, 3) float16, read as it is needed
 mattes/<layer>/00000.png opacity of every layer but the bottom one, 8 bit
@@ -22,6 +23,7 @@ from numpy.lib.format import open_memmap
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from atlas.camera_light import CameraLight
 from atlas.clip import read_grey, write_bytes, write_rgb
 from atlas.coords import Size
 from atlas.errors import InputError
@@ -51,6 +53,9 @@ def save_layered(
         if texture.bare is not None:
             arrays[f"bare.{i}"] = np.rint(texture.bare * 255).astype(np.uint8)
     meta = about | layer_meta(motions)
+    if shading is not None and shading.camera is not None:
+        arrays["light.exposure"] = shading.camera.exposure
+        arrays["light.vignette"] = shading.camera.vignette
     meta["shading_stride_px"] = shading.stride_px if shading else 0
     write_mapped(folder / GAINS, None if shading is None else shading.gains, np.float16)
     write_residuals(folder, motions)
@@ -181,7 +186,10 @@ def open_mapping(folder: Path, info: RunInfo) -> OpenedMapping:
         if (folder / GAINS).is_file():
             gains = np.load(folder / GAINS, mmap_mode="r")
         stride_px = int(meta["shading_stride_px"])
-        shading = None if gains is None else Shading(gains, stride_px, size)
+        camera = None
+        if "light.exposure" in arrays:  # runs made before it was told apart lack it
+            camera = CameraLight(arrays["light.exposure"], arrays["light.vignette"], size)
+        shading = None if gains is None else Shading(gains, stride_px, size, camera)
     except KeyError as err:
         raise InputError(f"{path}: lacks {err}; train the run again") from err
     return OpenedMapping(

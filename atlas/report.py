@@ -206,7 +206,8 @@ def write_report(folder: Path, report: dict[str, Any], pictures: dict[str, np.nd
 
 _ROWS = (
     ("psnr_db", "reconstruction PSNR", "dB", "higher is sharper"),
-    ("psnr_no_shading_db", "the same without shading", "dB", ""),
+    ("psnr_camera_light_db", "with the camera's light alone", "dB", "exposures, one vignette"),
+    ("psnr_no_shading_db", "without any light, same textures", "dB", ""),
     ("psnr_by_layer_db", "PSNR inside each layer", "dB", ""),
     ("ssim", "reconstruction SSIM", "", "1 is equal"),
     ("warp_error", "warping error of a checkerboard", "0..1", "lower is steadier"),

@@ -4,6 +4,7 @@ A pixel of layer l in frame t is texture(uv) times gain_lt(x). The gain is smoot
 (light that changes over the clip, vignettes, exposure); finer windows add to its logarithm only
 where they differ from it by much: the edge of a shadow passes, texture that is a little off does
 not. That is wavelet shrinkage (Donoho and Johnstone 1994) of log gain; the fine parts are grey.
+All this is on top of the light that is known of whole frames and layers (`atlas.camera_light`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from atlas.camera_light import CameraLight, Light
 from atlas.coords import Size
 from atlas.layered import lattice_shape, sample_lattice
 from atlas.mapping import LayerMapping
@@ -42,11 +44,13 @@ class Shading:
     """gains: (L, T, h, w, 3) float16 or float32 at frame pixels (j * stride_px, i * stride_px).
 
     May lie on disk, memory-mapped, so that memory does not grow with the clip.
+    camera: the part of it that is the camera's; None where that was not told apart.
     """
 
     gains: np.ndarray
     stride_px: int
     size: Size
+    camera: CameraLight | None = None
 
     def __call__(self, t: int, view: Size | None = None) -> np.ndarray:
         """(L, H, W, 3) float32 gain of each layer's colours at every pixel of the view."""
@@ -66,29 +70,33 @@ def estimate_shading(
     store: ClipStore,
     sigma_px: float,
     path: Path | None = None,
+    light: Light | None = None,
 ) -> Shading:
     """The gain that best turns the textures into the frames, closed form.
 
     Args:
-        sigma_px: the widest window's standard deviation, frame pixels, > 0.
+        sigma_px: the widest window's standard deviation, frame pixels; 0: nothing but `light`.
         path: the .npy file that shall hold the gains, float16; None keeps them in memory.
+        light: what is known already; the shading is that, times what is fitted.
     """
     shape = (len(textures), store.frame_count, *lattice_shape(store.size, STRIDE_PX), 3)
     if path is None:
         gains = np.empty(shape, np.float32)
     else:
         gains = open_memmap(path, "w+", np.float16, shape)
-    shading = Shading(gains, STRIDE_PX, store.size)
+    shading = Shading(gains, STRIDE_PX, store.size, light.camera if light else None)
 
     def one_frame(t: int) -> None:
         m = mapping.frame(t)
         frame = store.frame(t).astype(np.float32) / 255
+        known = None if light is None else light(t)
         for i, (share, texture) in enumerate(zip(m.visible(), textures, strict=True)):
-            if not (share > 0.5).any():
-                gains[i, t] = 1
-            else:
+            gain = 1 if light is None else light.on_lattice(i, t, STRIDE_PX)
+            if sigma_px > 0 and (share > 0.5).any():
                 seen = sample(texture.rgb, m.uv[i])
-                gains[i, t] = fit_gain(frame, seen, share, STRIDE_PX, sigma_px)
+                seen = seen if known is None else seen * known[i]
+                gain = gain * fit_gain(frame, seen, share, STRIDE_PX, sigma_px)
+            gains[i, t] = gain
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one_frame, range(store.frame_count)))

@@ -195,6 +195,16 @@ class _JoinedShading:
         size = view or run.mapping.frame_size
         return np.ones((len(run.mapping.layers), size.height, size.width, 3), np.float32)
 
+    def camera(self, t: int, view: Size | None = None) -> np.ndarray:
+        """(H, W, 3): the camera's part of it; 1 in shots where it was not told apart."""
+        number = int(np.searchsorted(self.firsts, t, side="right")) - 1
+        run = self.runs[number]
+        camera = getattr(run.shading, "camera", None)
+        if camera is not None:
+            return camera(t - self.firsts[number], view)
+        size = view or run.mapping.frame_size
+        return np.ones((size.height, size.width, 3), np.float32)
+
 
 def _sheets(layers: list[tuple[Layer, ...]]) -> list[Sheet]:
     """Every layer's sheet, from every shot's layers."""

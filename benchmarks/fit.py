@@ -28,6 +28,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--config", nargs="*", default=["configs/default.yaml"], help="presets")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="of every fit")
     parser.add_argument("--quality", choices=("draft", "standard", "best"), help="of every fit")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for train.py")
     parser.add_argument("--size", default="768x432", metavar="WxH")
     parser.add_argument("--max-frames", type=int, default=50, metavar="N")
     parser.add_argument("--json", type=Path, help="keep the table here")
@@ -52,9 +53,8 @@ def measure(clip: Path, config: str, options: argparse.Namespace) -> dict[str, A
     run.parent.mkdir(parents=True, exist_ok=True)
     budget = ["--budget", str(options.budget)] if options.budget else []
     quality = ["--quality", options.quality] if options.quality else []
-    train_s = command(
-        "train.py", folder, "--out", run, "--overwrite", "--config", config, *budget, *quality
-    )  # fmt: skip
+    more = [*budget, *quality, *(word for one in options.set for word in ("--set", one))]
+    train_s = command("train.py", folder, "--out", run, "--overwrite", "--config", config, *more)
     report = report_of(run, "--no-fast")
     atlas = report["atlas"]
     top = report["run"]["layers"][0]
@@ -62,6 +62,7 @@ def measure(clip: Path, config: str, options: argparse.Namespace) -> dict[str, A
         "clip": clip.stem,
         "config": Path(config).stem,
         "psnr_db": atlas["psnr_db"],
+        "camera_light_db": atlas["psnr_camera_light_db"],
         "no_shading_db": atlas["psnr_no_shading_db"],
         f"{top}_db": atlas["psnr_by_layer_db"][top],
         "ssim": atlas["ssim"],
