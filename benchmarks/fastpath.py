@@ -137,12 +137,12 @@ def main() -> None:
     options = parse_arguments()
     rows: list[dict[str, Any]] = []
     if options.what == "rotation":
-        from benchmarks.rotation import CASES, measure_case
+        from benchmarks.rotation import CASES, LENSES, measure_case
 
         for name in CASES:
-            for known in (True, False):
+            for lens in LENSES:
                 count = options.frames or 60
-                rows.append(measure_case(name, Size(288, 512), count, 2, known_focal=known))
+                rows.append(measure_case(name, Size(288, 512), count, 2, lens))
     elif options.what == "residual":
         from benchmarks.residual import sky_residual
 

@@ -16,13 +16,16 @@ import numpy as np
 from atlas.coords import apply_homography
 from atlas.planes import Planes
 from atlas.video import open_source
+from preprocess.camera_track import CameraChoice, open_camera
 from preprocess.observer import SkyObserver
 
 WINDOW_FRAMES = 15
 _BAND = 0.08
 """Points this far under the skyline count as far; share of the frame's height."""
-FAR_PLACES = {"solidWhiteRight": (0.2, 0.4, 0.56, 0.54)}
+FAR_PLACES = {"solidWhiteRight": (0.37, 0.4, 0.56, 0.54)}
 """Where the far scene lies (left, top, right, bottom; shares) when trees stand before the rest."""
+_RIDGE = 0.02
+"""The band there: under the hills' ridge stand trees."""
 
 
 def sky_residual(clip: Path, frame_count: int | None = None) -> dict[str, Any]:
@@ -30,7 +33,7 @@ def sky_residual(clip: Path, frame_count: int | None = None) -> dict[str, Any]:
     source = open_source(clip, trusting=True)
     form = source.plane_format
     assert form is not None
-    observer = SkyObserver(form)
+    observer = SkyObserver(form, open_camera(form.size, CameraChoice(), source.info))
     count = min(frame_count or source.info.frame_count, source.info.frame_count)
     residuals: list[float] = []
     moves: list[float] = []
@@ -73,7 +76,7 @@ def _far_points(
     """(N, 2) float32 corners of the scene within `_BAND` of the sky, inside `place`."""
     height, width = grey.shape
     matte = cv2.resize(sky, (width, height)) > 0.5
-    reach = max(1, round(_BAND * height))
+    reach = max(1, round((_BAND if place is None else _RIDGE) * height))
     near = cv2.dilate(matte.astype(np.uint8), np.ones((2 * reach + 1, 1), np.uint8))
     inner = cv2.dilate(matte.astype(np.uint8), np.ones((5, 5), np.uint8))
     mask = (near > 0) & (inner == 0)

@@ -38,7 +38,15 @@ from preprocess.rotation import (
     rotation_homography,
     to_vector,
 )
-from preprocess.tracks import PointSet, StepMatches, find_corners, follow, working_size
+from preprocess.tracks import (
+    PointSet,
+    StepMatches,
+    expansion,
+    find_corners,
+    find_corners_evenly,
+    follow,
+    working_size,
+)
 
 _SEEK_FRAMES = 60
 _JUDGE_FRAMES = 5
@@ -46,6 +54,9 @@ _SKY_SPACING = 40
 """Points of the sky keep the longer side over this apart."""
 _TEXTURED = 0.55
 """A sky that yields less than this share of the points sought does not overrule the scene."""
+_STRIPS = 6
+_GROWS = 0.03
+"""Points whose surroundings have grown by this much are near."""
 _FAR = 0.3
 """Least weight by place of a point of the far scene."""
 
@@ -165,7 +176,11 @@ class CameraTracker:
             in_sky, missing = i == 0, count - present[i]
             distance_px = long_side / (80 if i == 1 else _SKY_SPACING)
             mask = masks[i]
-            xy = find_corners(grey, mask & (taken == 0), missing, distance_px)
+            free = mask & (taken == 0)
+            if i == 1:
+                xy = find_corners_evenly(grey, free, missing, distance_px, _STRIPS)
+            else:
+                xy = find_corners(grey, free, missing, distance_px)
             columns, rows = np.round(xy).astype(int).T
             weight = np.ones(len(xy), np.float32) if in_sky else weight_map[rows, columns]
             points = points.joined(PointSet.fresh(xy, np.full(len(xy), in_sky), weight))
@@ -214,19 +229,26 @@ class CameraTracker:
         assert shot.points is not None
         known = np.isfinite(shot.points.old_px[:, 0])
         points = shot.points.pick(known)
-        weight = points.weight * (0.3 + points.far)
+        steady = self._steady(points.xy_px, points.old_px)
+        weight = points.weight * (0.3 + points.far) * steady
         matches = points.xy_px, points.old_px, points.in_sky, weight
         fit = self._fit(*matches, self.options.tolerance_px)
         if fit is None or fit.count < 8 or fit.share < 0.15:
             return
         measured = rays(points.xy_px, self._camera) @ fit.rotation.T
         error = np.linalg.norm(measured - rays(points.old_px, self._camera), axis=1)
-        agrees = error * self._camera[0, 0] < self.options.tolerance_px
+        agrees = (error * self._camera[0, 0] < self.options.tolerance_px) & (steady > 0.5)
         far = shot.points.far.copy()
         far[known] += 0.28 * (agrees - far[known])
         shot.points = replace(shot.points, far=far)
         step = self._pull(shot.old_rotation @ fit.rotation, 0.5 * min(1.0, fit.count / 25))
         shot.rotation = nearest_rotation(shot.rotation @ from_vector(step))
+
+    def _steady(self, now_px: np.ndarray, then_px: np.ndarray) -> np.ndarray:
+        """(N,) near 1 where the surroundings of a point have kept their size, else near 0."""
+        camera = self._camera
+        grown = expansion(rays(now_px, camera), rays(then_px, camera))
+        return np.where(np.isnan(grown), 0.5, 0.03 + 0.97 * np.exp(-((grown / _GROWS) ** 2)))
 
     def _pull(self, wanted: np.ndarray, gain: float, frames: int = 1) -> np.ndarray:
         """(3,) a share `gain` of the way to the rotation `wanted`, as a rotation vector.

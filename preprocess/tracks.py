@@ -7,6 +7,7 @@ Lucas Kanade Feature Tracker" (2000).
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -16,6 +17,8 @@ from atlas.coords import Size
 _WINDOW = (13, 13)
 _LEVELS = 3
 _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.02)
+_NEAREST = 0.02
+"""Neighbours nearer than this, radians, are too near to tell how their distance changed."""
 _FLATTEST = 6e-6
 """Least eigenvalue of the structure tensor of a usable corner: below, it is noise or banding."""
 
@@ -68,6 +71,39 @@ def follow(
     inside = (there > -0.5).all(axis=1) & (there < (width - 0.5, height - 0.5)).all(axis=1)
     good = (found.ravel() > 0) & (returned.ravel() > 0) & (error < 0.5) & inside
     return there, good
+
+
+def find_corners_evenly(
+    grey: np.ndarray, mask: np.ndarray, count: int, distance_px: float, strips: int
+) -> np.ndarray:
+    """`find_corners`, so many in each of some upright strips: what is far is often dull."""
+    edges = np.linspace(0, grey.shape[1], strips + 1).astype(int).tolist()
+    found = []
+    for left, right in pairwise(edges):
+        part = np.s_[:, left:right]
+        corners = find_corners(grey[part], mask[part], -(-count // strips), distance_px)
+        found.append(corners + np.array([left, 0], np.float32))
+    return np.concatenate(found)
+
+
+def expansion(now: np.ndarray, then: np.ndarray, neighbours: int = 6) -> np.ndarray:
+    """(N,) by how much the surroundings of points have grown, as a logarithm: 0 = far away.
+
+    Angles between directions stay as they are when a camera turns, and grow as it comes nearer;
+    each point is judged by the median over those next to it. nan where there are too few.
+
+    Args:
+        now, then: (N, 3) unit rays to the same points.
+    """
+    if len(now) <= neighbours:
+        return np.full(len(now), np.nan)
+    chords2 = [np.maximum(2 - 2 * rays @ rays.T, 0) for rays in (now, then)]
+    apart2 = np.where(chords2[0] < _NEAREST**2, np.inf, chords2[0])
+    nearest = np.argpartition(apart2, neighbours, axis=1)[:, :neighbours]
+    here, before = (np.take_along_axis(c, nearest, axis=1) for c in chords2)
+    grown = 0.5 * np.log(np.maximum(here, 1e-12) / np.maximum(before, 1e-12))
+    usable = np.isfinite(np.take_along_axis(apart2, nearest, axis=1)).all(axis=1)
+    return np.where(usable, np.median(grown, axis=1), np.nan)
 
 
 def follow_on(
