@@ -210,6 +210,30 @@ def test_a_photo_s_sky_is_cut_out_and_what_hid_it_is_filled():
     assert tower.mean() < 0.08 < 0.5 < ground.mean() + 0.2
 
 
+def test_towers_leave_no_streaks_in_a_photo_s_sky():
+    height, width = 160, 240
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    clouds = 0.12 * np.sin(x / 4) * np.sin(y / 4)
+    sky = np.stack([0.4 + 0.2 * y / height + clouds, 0.5 + clouds, 0.7 + clouds], -1)
+    matte = np.ones((height, width), np.float32)
+    matte[120:] = 0
+    matte[12:, 60:90] = matte[50:, 150:210] = 0  # towers, one nearly to the top
+    matte[150:, :40] = 1  # sky under a bridge
+    matte[150:, 200:] = 1
+    rgb = np.where(matte[..., None] > 0.5, sky, np.float32(0.05)).astype(np.float32)
+    found = take_sky(rgb, matte)
+    assert found is not None
+    for rows, columns in (((20, 110), (64, 86)), ((60, 110), (155, 205)), ((124, 145), (0, 240))):
+        part = found[slice(*rows), slice(*columns)]
+        broad = np.array([0.5, 0.5, 0.7])
+        assert np.abs(part.mean((0, 1)) - broad).max() < 0.09  # the tower is 0.05
+        detail = (part - cv2.GaussianBlur(part, (0, 0), 8))[..., 1]
+        real = (sky - cv2.GaussianBlur(sky, (0, 0), 8))[20:110, 100:140, 1]
+        assert 0.35 < detail.std() / real.std() < 1.3  # clouds, neither smooth nor doubled
+        streaks = detail.mean(0).std()  # what is the same all the way down
+        assert streaks < 0.35 * real.std()
+
+
 def test_a_photo_without_sky_is_refused(tmp_path):
     rgb, matte, _ = photo()
     assert take_sky(rgb, 0 * matte) is None
