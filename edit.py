@@ -361,7 +361,7 @@ def camera_choice(args: argparse.Namespace) -> CameraChoice:
 
 def edit_live(args: argparse.Namespace) -> None:
     """--input: pictures as they come."""
-    from edits.live import CameraSource, PipeOut, PipeSource, Window, run_live
+    from edits.live import CameraSource, PipeOut, PipeSource, Window, check_display, run_live
     from edits.stream import SkyStream, can_stream
     from preprocess.camera_track import open_camera
     from preprocess.observer import SkyObserver, matte_of_photo
@@ -377,6 +377,8 @@ def edit_live(args: argparse.Namespace) -> None:
         raise InputError(
             f"--out {args.out}: live pictures go to a window, or with --out - to a pipe"
         )
+    if args.out is None:
+        check_display()
     live = args.live
     source = (
         PipeSource(sys.stdin.buffer) if live == "-" else CameraSource(int(live), mirror=args.mirror)

@@ -52,7 +52,7 @@ def measure_speed(clip: Path, options: argparse.Namespace, folder: Path) -> list
     rows = []
     for size in SIZES:
         made = folder / f"{clip.stem}_{size.height}.mp4"
-        _remade(clip, made, size, options.frames)
+        remade(clip, made, size, options.frames)
         edit = ["--preset", options.preset] if options.preset else ["--sky", options.sky]
         line = ["edit.py", str(made), *edit, "--out", str(folder / "out.mp4")]
         count = open_source(made).info.frame_count
@@ -75,7 +75,7 @@ def measure_speed(clip: Path, options: argparse.Namespace, folder: Path) -> list
     return rows
 
 
-def _remade(clip: Path, made: Path, size: Size, count: int | None) -> None:
+def remade(clip: Path, made: Path, size: Size, count: int | None) -> None:
     scale = ["-vf", f"scale={size.width}:{size.height}", "-an"]
     some = [] if count is None else ["-frames:v", str(count)]
     encoder = ["-c:v", "libx264", "-crf", "16", "-preset", "fast"]

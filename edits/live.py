@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -50,6 +51,9 @@ class CameraSource:
     """A camera, through OpenCV."""
 
     def __init__(self, number: int, *, mirror: bool = False):
+        cv2.utils.logging.setLogLevel(
+            cv2.utils.logging.LOG_LEVEL_SILENT
+        )  # what is wrong is said here, in one line
         self._capture = cv2.VideoCapture(number)
         self._mirror = mirror
         good, bgr = self._capture.read()
@@ -181,6 +185,7 @@ def run_live(
 
     The measured latency is printed to standard error every `REPORT_S`, and at the end.
     """
+    cv2.setNumThreads(1)  # the stages are the parallelism
     newest, latencies = Newest(source), Latencies()
     start_s = told_s = time.monotonic()
     results = stream.run(newest.frames(), depth=1)
@@ -209,6 +214,20 @@ def run_live(
 def _done(frame: StreamFrame) -> Planes:
     assert frame.done is not None
     return frame.done
+
+
+def check_display() -> None:
+    """Raise `InputError` where no window can be opened.
+
+    Tried in a process of its own: without a display OpenCV's windows end the program.
+    """
+    trial = "import cv2; cv2.namedWindow('skyweave'); cv2.destroyAllWindows()"
+    try:
+        done = subprocess.run([sys.executable, "-c", trial], capture_output=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        done = None
+    if done is None or done.returncode != 0:
+        raise InputError("no window can be opened here; write to a pipe with --out -")
 
 
 class Window:

@@ -85,6 +85,10 @@ class Look:
         return self != weather_only
 
 
+NAMED = {"natural": Look(recolor=0.5, relight=0.3, halo=0.15, haze=0.12)}
+"""Looks by name, for `--look NAME`. natural: what most skies need."""
+
+
 def hex_color(text: str) -> np.ndarray:
     """(3,) float32 in [0, 1] from #rrggbb."""
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):

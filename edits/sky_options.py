@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from atlas.errors import InputError
-from edits.look import Look
+from edits.look import NAMED, Look
 from edits.preset import preset_names, read_preset
 from edits.recipe import Edit, Recipe, SkyEdit, read_look
 
@@ -57,7 +57,8 @@ def add_sky_options(parser: argparse.ArgumentParser) -> None:
     add("--sky-exposure", metavar="EV", type=float, help="HDR: brighter (> 0) or darker")
     add("--flip", action="store_true", help="mirror the sky")
     add("--look", metavar="KEY=VALUE", action="append", default=[], help="light and weather, after "
-        "the preset or recipe; may be repeated; 'off' drops the look. Keys: "
+        "the preset or recipe; may be repeated; 'natural' follows the sky's light a little, 'off' "
+        "drops the look. Keys: "
         + ", ".join(f.name for f in dataclasses.fields(Look)))  # fmt: skip
 
 
@@ -112,9 +113,12 @@ def changed_look(look: Look | None, settings: list[str]) -> Look | None:
         if setting == "off":
             values = {}
             continue
+        if setting in NAMED:
+            values = dataclasses.asdict(NAMED[setting])
+            continue
         key, separator, text = setting.partition("=")
         if not (key and separator and text):
-            raise InputError(f"--look {setting}: wanted KEY=VALUE, or off")
+            raise InputError(f"--look {setting}: wanted KEY=VALUE, natural, or off")
         try:
             values[key] = text if text.startswith("#") else yaml.safe_load(text)
         except yaml.YAMLError as err:

@@ -20,6 +20,7 @@ from atlas.video_writer import VideoWriter
 from edits.apply import RenderContext
 from edits.deliver import Job
 from edits.footage import open_footage
+from edits.look import NAMED
 from tests.exact_mapping import AffineMapping
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -300,6 +301,8 @@ def test_presets_looks_and_sky_options_reach_the_recipe(tmp_path):
         haze=0.3, haze_color="#ff8800"
     )
     assert made("--preset", "storm", "--look", "off").look is None
+    natural = made("--preset", "storm", "--look", "natural", "--look", "halo=0.4").look
+    assert natural == dataclasses.replace(NAMED["natural"], halo=0.4)  # no rain of the storm's
     for bad, message in (
         (["--preset", "fog"], "preset 'fog' is not known; wanted one of clear"),
         (["--look", "rain"], "--look rain: wanted KEY=VALUE"),
