@@ -20,7 +20,7 @@ from edits.paint import Paint
 from edits.panorama import PanoramaPaint
 from edits.sky import FlatSky, PlacedSky, VideoSky
 
-_GRID_PX = 8
+_GRID_PX = 16
 _LEFT = 0.5 / _GRID_PX
 """Chroma's way to the left, pixels of luma, in blocks."""
 _SWITCH = 0.75

@@ -45,11 +45,14 @@ from preprocess.tracks import (
     find_corners,
     find_corners_evenly,
     follow,
+    follow_on,
     working_size,
 )
 
 _SEEK_FRAMES = 60
 _JUDGE_FRAMES = 5
+_CHECKED = 2
+"""Points are followed back again, to see whether they were followed right, in one frame of these."""
 _SKY_SPACING = 40
 """Points of the sky keep the longer side over this apart."""
 _TEXTURED = 0.55
@@ -204,7 +207,8 @@ class CameraTracker:
         shot = self._shot
         assert shot.grey is not None
         assert shot.points is not None
-        there, good = follow(shot.grey, grey, shot.points.xy_px)
+        checked = shot.age % _CHECKED == 0
+        there, good = (follow if checked else follow_on)(shot.grey, grey, shot.points.xy_px)
         before = shot.points.pick(good)
         after = replace(before, xy_px=there[good])
         scene = ~before.in_sky

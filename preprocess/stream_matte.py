@@ -262,9 +262,12 @@ def _doubtful_rows(
         Both, chosen so that they are whole even rows of the planes; and the opacity, 0 or 255, of
         all above and of all below.
     """
-    low, high = np.array([cv2.minMaxLoc(plane)[:2] for plane in planes.all], np.float32).T
-    most = (offset + np.maximum(slope * low, slope * high).sum(axis=2)).max(axis=1)
-    least = (offset + np.minimum(slope * low, slope * high).sum(axis=2)).min(axis=1)
+    low, high = np.array([cv2.minMaxLoc(plane)[:2] for plane in planes.all]).T[:, None]
+    rising, falling = cv2.max(slope, 0), cv2.min(slope, 0)
+    most = cv2.add(cv2.transform(rising, high), cv2.transform(falling, low))
+    least = cv2.add(cv2.transform(rising, low), cv2.transform(falling, high))
+    most = cv2.reduce(cv2.add(offset, most), 1, cv2.REDUCE_MAX).ravel()
+    least = cv2.reduce(cv2.add(offset, least), 1, cv2.REDUCE_MIN).ravel()
     few = len(most)
     whole = few * step // math.gcd(planes.y.shape[0], few * step)
     found = []

@@ -110,6 +110,8 @@ def follow_on(
     source: np.ndarray, target: np.ndarray, xy_px: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """`follow` at half the cost, not checked backwards: for what is checked in the end."""
+    if not len(xy_px):
+        return np.empty((0, 2), np.float32), np.empty(0, bool)
     start = np.ascontiguousarray(xy_px, np.float32).reshape(-1, 1, 2)
     there, found, _ = cv2.calcOpticalFlowPyrLK(
         source, target, start, start.copy(), winSize=_WINDOW, maxLevel=_LEVELS, criteria=_STOP
