@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -42,15 +43,12 @@ def measure_case(
     turns, shown, returns, focals = [], [], [], []
     reach_deg = 0.0
     for seed in range(seeds):
-        options = SceneOptions(
-            size=size, frame_count=frame_count, pan_deg=25, grain=1.5, seed=seed, **CASES[name]
-        )
-        scene = make_scene(options)
+        scene, views = _rendered(name, size, frame_count, seed)
         focal_px = scene.sky_rotation(0)[1]
-        tracker, camera = _tracker(scene, lens), intrinsics(size, focal_px)
+        tracker, camera = _tracker(scene, views, lens), intrinsics(size, focal_px)
         first = scene.sky_rotation(0)[0]
-        for t in range(frame_count):
-            pose = tracker.step(scene.frames(t), sky_matte(scene, t))
+        for t, (grey, matte) in enumerate(views):
+            pose = tracker.step_grey(grey, matte)
             true = first @ scene.sky_rotation(t)[0].T
             turns.append(float(np.degrees(angle_between(pose.rotation, true))))
             off_px = displacement_px(pose.homography, rotation_homography(true, camera), size)
@@ -71,18 +69,28 @@ def measure_case(
     }
 
 
-def _tracker(scene: Scene, lens: str) -> CameraTracker:
+@lru_cache(maxsize=2)
+def _rendered(
+    name: str, size: Size, frame_count: int, seed: int
+) -> tuple[Scene, list[tuple[np.ndarray, np.ndarray]]]:
+    """A scene, and luma and sky matte of its frames."""
+    scene = make_scene(
+        SceneOptions(
+            size=size, frame_count=frame_count, pan_deg=25, grain=1.5, seed=seed, **CASES[name]
+        )
+    )
+    greys = (cv2.cvtColor(scene.frames(t), cv2.COLOR_RGB2GRAY) for t in range(frame_count))
+    return scene, [(grey, sky_matte(scene, t)) for t, grey in enumerate(greys)]
+
+
+def _tracker(scene: Scene, views: list[tuple[np.ndarray, np.ndarray]], lens: str) -> CameraTracker:
     size = scene.size
     if lens == "told":
         return CameraTracker(size, CameraOptions(focal_px=scene.sky_rotation(0)[1]))
     if lens == "live":
         return CameraTracker(size)
     small = glimpse_size(size, LONG_SIDE_PX)
-    greys = [
-        cv2.resize(cv2.cvtColor(scene.frames(t), cv2.COLOR_RGB2GRAY), small.wh, None, 0, 0,
-                   cv2.INTER_AREA)
-        for t in range(0, scene.frame_count, 3)
-    ]  # fmt: skip
+    greys = [cv2.resize(v[0], small.wh, interpolation=cv2.INTER_AREA) for v in views[::3]]
     found = look_ahead([greys], size)
     return CameraTracker(size, CameraOptions(focal_px=found.focal_px, focal_known=found.sure))
 

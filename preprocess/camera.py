@@ -52,7 +52,7 @@ from preprocess.tracks import (
 _SEEK_FRAMES = 60
 _JUDGE_FRAMES = 5
 _CHECKED = 2
-"""Points are followed back again, to see whether they were followed right, in one frame of these."""
+"""Points are followed back again, to see whether they were followed right, in one of so many."""
 _SKY_SPACING = 40
 """Points of the sky keep the longer side over this apart."""
 _TEXTURED = 0.55
