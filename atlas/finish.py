@@ -16,7 +16,7 @@ from atlas.layered_file import MatteReader, write_mattes
 from atlas.mapping import LayerMapping
 from atlas.matte_check import mending_helps
 from atlas.metrics import mask_iou, psnr_db
-from atlas.opacity import refine_opacity
+from atlas.opacity import SOFTNESS_PX, refine_opacity, softened, softness_errors
 from atlas.pace import Pace
 from atlas.progress import progress
 from atlas.shading import Shading, estimate_shading
@@ -30,6 +30,12 @@ log = logging.getLogger(__name__)
 
 SETTLED_IOU = 0.94
 """Mattes that agree with those before their edges were moved at least this well are done."""
+EXACT_IOU = 0.965
+"""Mattes whose edges would not move farther than this are as good as the textures, and stay."""
+TRIED_FRAMES = 8
+"""Frames by which it is told whether mattes are exact, and how soft their edges are."""
+SOFTER_GAIN = 0.01
+"""Share of the error near edges that softer ones must save."""
 PERFECT_DB = 100.0
 """What a frame that is rebuilt exactly counts as."""
 
@@ -124,10 +130,15 @@ class Finish:
         """Move the edges of rough masks to where both sides' textures put them.
 
         The edge before a sky is left to the sky's own mending. Where a round moved much, the
-        textures were stained, and another round sees better.
+        textures were stained, and another round sees better. Mattes that are exact are left where
+        they are. Last, all edges become as soft as they are in the frames.
         """
         keep = 2 if motions[-1].name == SKY_NAME else 1
-        for _ in range(self.options.opacity_rounds):
+        rounds = self.options.opacity_rounds
+        if rounds and self._mattes_are_exact(self._mapping(motions), rough, shading, keep):
+            log.info("the mattes agree with the textures; their edges stay where they are")
+            rounds = 0
+        for _ in range(rounds):
             if not self.pace.allows("edges"):
                 log.info("time is up: the edges of the mattes stay as they are")
                 break
@@ -145,7 +156,49 @@ class Finish:
                 rough, shading = self._rough(motions, shading, shading is not None)
             if float(np.mean(agree)) > SETTLED_IOU:
                 break
+        if self.options.opacity_rounds and self.pace.allows("soften"):
+            with self.pace.timed("soften", "mattes"):
+                self._soften_edges(self._mapping(motions), rough, shading, keep)
         return rough, shading
+
+    def _tried_frames(self) -> list[int]:
+        count = self.clip.frame_count
+        return sorted({int(t) for t in np.linspace(0, count - 1, TRIED_FRAMES).round()})
+
+    def _mattes_are_exact(
+        self, mapping: LayerMapping, rough: list[Texture], shading: Shading | None, keep: int
+    ) -> bool:
+        """Whether the edges would hardly move in half of some frames that show the layers."""
+        agree = []
+        for t in self._tried_frames():
+            found = mapping.frame(t)
+            gains = None if shading is None else shading(t)
+            alpha = refine_opacity(self.store.frame(t), found, rough, gains, keep)
+            agree += [
+                mask_iou(alpha[i], found.alpha[i])
+                for i in range(len(alpha) - keep)
+                if (found.alpha[i] > 0.5).any()
+            ]
+        return bool(agree) and float(np.median(agree)) > EXACT_IOU
+
+    def _soften_edges(
+        self, mapping: LayerMapping, rough: list[Texture], shading: Shading | None, keep: int
+    ) -> None:
+        """Blur the upper mattes' edges as much as explains the frames best."""
+        errors = np.zeros(len(SOFTNESS_PX))
+        for t in self._tried_frames():
+            gains = None if shading is None else shading(t)
+            frame = self.store.frame(t)
+            errors += softness_errors(frame, mapping.frame(t), rough, gains, keep)
+        best = int(errors.argmin())
+        if errors[best] >= (1 - SOFTER_GAIN) * errors[0]:
+            return
+        log.info("edges of mattes softened by %.1f px", SOFTNESS_PX[best])
+
+        def softer(t: int) -> np.ndarray:
+            return softened(mapping.frame(t).alpha, SOFTNESS_PX[best], keep)
+
+        write_mattes(self.folder, self.clip.layer_names, self.clip.frame_count, softer)
 
     def _rough(
         self, motions: list[LayerMotion], before: Shading | None, shaded: bool

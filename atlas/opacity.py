@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from atlas.boxes import box_about
-from atlas.mapping import FrameMapping
+from atlas.mapping import FrameMapping, visible_shares
 from atlas.texture import Texture, sample
 
 REACH_PX = 7
@@ -29,6 +29,12 @@ PENALTY = 7e-4
 """What a move of one pixel must gain: mean squared RGB error over the window."""
 ENOUGH_PX = 0.7
 """Moves shorter than this leave the mask as it is."""
+
+
+SOFTNESS_PX = (0.0, 0.5, 0.8, 1.2)
+"""How much the edges of masks may be blurred, standard deviations in pixels."""
+EDGE_PX = 4
+"""How far from an edge its softness is judged."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,45 @@ def refine_opacity(
                 alpha[i][box.cut] = move_edge(sides, alpha[i][box.cut], open_here[box.cut])
         behind = behind + alpha[i][..., None] * (colours[i] - behind)
     return alpha
+
+
+def softened(alpha: np.ndarray, sigma_px: float, keep: int) -> np.ndarray:
+    """(L, H, W) float32 opacities, edges of all but the `keep` lowest layers blurred."""
+    out = alpha.copy()
+    if sigma_px > 0:
+        for i in range(len(alpha) - keep):
+            out[i] = cv2.GaussianBlur(alpha[i], (0, 0), sigma_px)
+    return out
+
+
+def softness_errors(
+    rgb: np.ndarray,
+    found: FrameMapping,
+    textures: list[Texture],
+    gains: np.ndarray | None,
+    keep: int,
+) -> np.ndarray:
+    """(len(SOFTNESS_PX),) squared RGB error near the edges under each softness; see `softened`.
+
+    A mask's edge is hard; the camera's is a pixel wide or, where things move, wider.
+    """
+    frame = rgb.astype(np.float32) / 255
+    colours = [sample(texture.rgb, uv) for texture, uv in zip(textures, found.uv, strict=True)]
+    if gains is not None:
+        colours = [colour * gain for colour, gain in zip(colours, gains, strict=True)]
+    near = np.zeros(frame.shape[:2], bool)
+    for plane in found.alpha[: len(textures) - keep]:
+        inside = (plane > 0.5).astype(np.uint8)
+        if inside.any() and not inside.all():
+            near |= np.abs(signed_distance(inside)) < EDGE_PX
+    errors = np.zeros(len(SOFTNESS_PX))
+    if near.any():
+        colours = [colour[near] for colour in colours]
+        for i, sigma_px in enumerate(SOFTNESS_PX):
+            shares = visible_shares(softened(found.alpha, sigma_px, keep))
+            seen = sum(s[near][:, None] * c for s, c in zip(shares, colours, strict=True))
+            errors[i] = np.square(frame[near] - seen).sum(dtype=np.float64)
+    return errors
 
 
 def move_edge(sides: _Sides, mask: np.ndarray, weight: np.ndarray) -> np.ndarray:

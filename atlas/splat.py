@@ -22,6 +22,10 @@ from atlas.mapping import LayerMapping, visible_shares
 from atlas.texture import Gains, Texture, fill_unseen
 
 
+HELD = 0.6
+"""Weight that holds a texel where it is: one of which only mixed pixels tell moves little."""
+
+
 class SplatSum:
     """Weighted sums of frame colours on one layer's canvas, gathered frame by frame.
 
@@ -198,8 +202,8 @@ class _TextureSolver:
                 values = residual[:, seen.cut[0], seen.cut[1]] / (factor + (~enough))
                 weight = torch.where(enough, trust[seen.cut] * _squared(factor), 0.0)
                 sums[i].add(values, weight, seen.uv)
-        for i, total in enumerate(sums):  # 0.05: little seen, little moved
-            self.estimate[i] += total.sums[:3] / (total.sums[3] + 0.05)
+        for i, total in enumerate(sums):
+            self.estimate[i] += total.sums[:3] / (total.sums[3] + HELD)
 
     def textures(self) -> list[Texture]:
         out = []

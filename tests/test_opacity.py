@@ -6,7 +6,14 @@ import pytest
 
 from atlas.mapping import FrameMapping
 from atlas.metrics import mask_iou
-from atlas.opacity import REACH_PX, refine_opacity, signed_distance
+from atlas.opacity import (
+    REACH_PX,
+    SOFTNESS_PX,
+    refine_opacity,
+    signed_distance,
+    softened,
+    softness_errors,
+)
 from atlas.texture import Texture
 
 SHAPE = (120, 160)
@@ -96,3 +103,17 @@ def test_distance_to_the_edge_has_its_sign():
     assert row[10] == pytest.approx(0.5, abs=0.1)
     assert row[9] == pytest.approx(-0.5, abs=0.1)
     assert row[15] == pytest.approx(5.5, abs=0.3)
+
+
+@pytest.mark.parametrize("sigma_px", [0.0, 0.5, 0.8, 1.2])
+def test_edges_are_found_as_soft_as_the_picture_has_them(scene, sigma_px):
+    truth, _, textures, uv = scene
+    hard = (truth > 0.5).astype(np.float32)
+    mattes = np.stack([hard, np.ones(SHAPE, np.float32)])
+    alpha = softened(mattes, sigma_px, 1)[0]
+    frame = alpha[..., None] * textures[0].rgb + (1 - alpha[..., None]) * textures[1].rgb
+    found = FrameMapping(uv, mattes, np.ones(2, np.float32))
+    errors = softness_errors(np.rint(frame * 255).astype(np.uint8), found, textures, None, 1)
+    assert SOFTNESS_PX[int(errors.argmin())] == sigma_px
+    np.testing.assert_array_equal(softened(mattes, 1.2, 1)[1], 1)
+    np.testing.assert_array_equal(softened(mattes, 1.2, 2), mattes)
