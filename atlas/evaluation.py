@@ -49,6 +49,11 @@ class SharedEdit(Protocol):
         """The layer that is painted."""
         ...
 
+    @property
+    def takes_light(self) -> bool:
+        """Whether the layer's light falls on the paint."""
+        ...
+
     def apply(
         self, rgb: np.ndarray, t: int, found: FrameMapping, contender: Contender
     ) -> np.ndarray:
@@ -258,7 +263,9 @@ class Measurement:
         edit, gauge = self.edit, self.known.from_truth.get(self.edit.layer)
         if gauge is None:
             return None
-        return self.truth.edited(rgb, t, edit.layer, lambda uv: edit.paint(gauge(uv), t))
+        return self.truth.edited(
+            rgb, t, edit.layer, lambda uv: edit.paint(gauge(uv), t), edit.takes_light
+        )
 
     def _score_stability(self, rgb: np.ndarray, found: dict[str, FrameMapping]) -> None:
         """Compare the checkerboards of this frame with those of two frames ago."""

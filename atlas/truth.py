@@ -45,16 +45,18 @@ class Truth:
         t: int,
         layer: str,
         paint: Callable[[np.ndarray], np.ndarray],
+        lit: bool = True,
     ) -> np.ndarray:
         """The frame as the scene shows it with one layer painted over: grain and all else kept.
 
-        frame + share gain (a paint / level + (1 - a) texture - texture), at the exact uv. Level is
+        frame + share gain (a paint / level - a texture), at the exact uv. Level is
         the gain's mean over the clip: nothing in the frames tells a dark layer in bright light from
         a bright one in dim light, so a paint counts as seen in the clip's mean light.
 
         Args:
             rgb: (H, W, 3) uint8, the clip's frame `t`.
             paint: (H, W, 2) texels of the true canvas -> (H, W, 4) float32, premultiplied.
+            lit: whether the layer's light falls on the paint; a new sky brings its own.
         Returns:
             (H, W, 3) float32 in [0, 1].
         """
@@ -67,8 +69,9 @@ class Truth:
         over = paint(uv)
         gains = self.gains.get(layer, [1.0])
         gain = gains[t + self.first_frame] if layer in self.gains else 1.0
-        change = over[..., :3] / float(np.mean(gains)) - over[..., 3:] * old
-        weight = exact.visible()[index][..., None] * gain
+        on_paint = gain / float(np.mean(gains)) if lit else 1.0
+        change = over[..., :3] * on_paint - over[..., 3:] * old * gain
+        weight = exact.visible()[index][..., None]
         return np.clip(rgb.astype(np.float32) / 255 + weight * change, 0, 1)
 
 

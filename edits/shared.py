@@ -38,6 +38,11 @@ class PlacedEdit:
     paint_on_canvas: Paint
     times_s: Sequence[float]
 
+    @property
+    def takes_light(self) -> bool:
+        """Whether the layer's light falls on the paint."""
+        return self.paint_on_canvas.takes_shading
+
     def apply(
         self, rgb: np.ndarray, t: int, found: FrameMapping, contender: Contender
     ) -> np.ndarray:
