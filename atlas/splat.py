@@ -21,7 +21,6 @@ from atlas.coords import Size
 from atlas.mapping import LayerMapping, visible_shares
 from atlas.texture import Gains, Texture, fill_unseen
 
-
 HELD = 0.6
 """Weight that holds a texel where it is: one of which only mixed pixels tell moves little."""
 
