@@ -33,7 +33,7 @@ class SkyEdit:
     it (videos: faded into each other); wrap: repeat it as it is. auto: tile for what drifts,
     and for pictures where the camera may look beyond them (fast path); else mirror."""
     own_sky: bool = False
-    """The picture is a photo of a scene: its sky is cut out, and what hid it is filled."""
+    """The picture or panorama shows a scene: its sky is cut out, and what hid it is filled."""
     scale: float = 1.0
     """Size of the picture relative to a fit that just covers; 0.01 to 100."""
     offset_x: float = 0.0
@@ -77,8 +77,8 @@ class SkyEdit:
             require(-10 <= drift <= 10, name, drift, "between -10 and 10")
         fov = self.field_of_view_deg
         require(fov is None or 5 <= fov <= 150, "field_of_view_deg", fov, "between 5 and 150")
-        photo = self.own_sky and self.fit in ("atlas", "panorama")
-        require(not photo, "own_sky", self.own_sky, "false with fit: atlas and fit: panorama")
+        photo = self.own_sky and self.fit == "atlas"
+        require(not photo, "own_sky", self.own_sky, "false with fit: atlas")
 
 
 @dataclass(frozen=True, kw_only=True)

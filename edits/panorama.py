@@ -14,8 +14,13 @@ from atlas.wide_canvas import Roll
 from edits.mipmap import LEVEL_BIAS, Pyramid, levels_of
 from edits.picture import read_checked
 
-KEY = 0.5
-"""Linear value on which the typical brightness of the sky lands; 0.5 is 74 % when displayed."""
+KEY = 0.26
+"""Linear value on which the sky's median luminance lands if it is `USUAL`; 55 % when displayed."""
+USUAL = 0.5
+"""Median luminance of the sky in a panorama exposed for daylight."""
+ADAPTATION = 0.5
+"""How far brighter and darker panoramas are brought there, in stops per stop: half the way, so
+that nights stay nights."""
 WHITE = 6.0
 """Linear value, in exposed units, that is mapped to display white."""
 
@@ -34,9 +39,10 @@ def read_hdr(path: Path) -> np.ndarray:
 def tone_map(linear: np.ndarray, exposure_ev: float = 0.0) -> np.ndarray:
     """Linear radiance to display-encoded colour.
 
-    Exposed so that the median luminance of the upper half (the sky) lands on `KEY`; then the
-    extended Reinhard curve on luminance (Reinhard et al. 2002, equation 4), x (1 + x / w^2) /
-    (1 + x), with w = `WHITE`; then the sRGB transfer function (IEC 61966-2-1).
+    Exposed so that the median luminance m of the upper half (the sky) lands on KEY (m /
+    USUAL)^(1 - ADAPTATION); then the extended Reinhard curve on luminance (Reinhard et al. 2002,
+    equation 4), x (1 + x / w^2) / (1 + x), with w = `WHITE`; colours too bright for the display
+    lose saturation, not hue; then the sRGB transfer function (IEC 61966-2-1).
 
     Args:
         linear: (H, W, 3) float, >= 0.
@@ -49,10 +55,14 @@ def tone_map(linear: np.ndarray, exposure_ev: float = 0.0) -> np.ndarray:
     middle = float(np.median(sky))
     if not middle > 0:
         middle = max(float(sky.mean()), 1e-6)
-    exposure = KEY / (1 - KEY) / middle * 2.0**exposure_ev
+    key = float(np.clip(KEY * (middle / USUAL) ** (1 - ADAPTATION), 0.04, 0.6))
+    exposure = key / (1 - key) / middle * 2.0**exposure_ev
     exposed = luminance * exposure
-    curve = exposed * (1 + exposed / WHITE**2) / (1 + exposed)
+    curve = np.minimum(exposed * (1 + exposed / WHITE**2) / (1 + exposed), 1)
     mapped = linear * (curve / np.maximum(luminance, 1e-12))[..., None]
+    over = mapped.max(-1) - curve
+    share = np.minimum(1, (1 - curve) / np.maximum(over, 1e-6))[..., None]
+    mapped = curve[..., None] + share * (mapped - curve[..., None])
     return encode_srgb(np.clip(mapped, 0, 1))
 
 

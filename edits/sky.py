@@ -19,7 +19,7 @@ from edits.panorama import PanoramaPaint, View, read_hdr, tone_map
 from edits.picture import Picture, read_picture
 from edits.recipe import SkyEdit
 from edits.seamless import seamless
-from edits.sky_photo import take_sky
+from edits.sky_photo import take_panorama_sky, take_sky
 from edits.sky_video import LoopedVideo, open_looped
 from edits.view import CanvasView, Region
 
@@ -120,7 +120,7 @@ def open_sky(
     if suffix in HDR_SUFFIXES:
         panorama = read_hdr(path)
         if edit.fit in ("auto", "panorama") and same_aspect(Size(*panorama.shape[:2]), Size(1, 2)):
-            return PanoramaSky(edit, tone_map(panorama, edit.exposure_ev))
+            return _panorama_sky(edit, tone_map(panorama, edit.exposure_ev), sky_matte)
         return _picture_sky(edit, Picture(tone_map(panorama, edit.exposure_ev), None), sky_matte)
     if suffix in PICTURE_SUFFIXES:
         picture = read_picture(path)
@@ -147,16 +147,34 @@ def _picture_sky(
                 f"{edit.source}: is {picture.size}; fit: panorama wants 360 by 180 degrees, a "
                 f"picture twice as wide as high"
             )
-        return PanoramaSky(edit, picture.rgb)
+        return _panorama_sky(edit, picture.rgb, sky_matte)
     if not edit.own_sky:
         return PictureSky(edit, picture)
+    levels = np.rint(picture.rgb * 255).astype(np.uint8)
+    sky = take_sky(picture.rgb, _needed(edit, sky_matte)(levels))
+    return PictureSky(edit, Picture(_found(edit, sky), None))
+
+
+def _panorama_sky(
+    edit: SkyEdit, rgb: np.ndarray, sky_matte: Callable[[np.ndarray], np.ndarray] | None
+) -> PaintSource:
+    if edit.own_sky:
+        rgb = _found(edit, take_panorama_sky(rgb, _needed(edit, sky_matte)))
+    return PanoramaSky(edit, rgb)
+
+
+def _needed(
+    edit: SkyEdit, sky_matte: Callable[[np.ndarray], np.ndarray] | None
+) -> Callable[[np.ndarray], np.ndarray]:
     if sky_matte is None:
         raise InputError(f"{edit.source}: own_sky needs a sky matte, which this command has not")
-    levels = np.rint(picture.rgb * 255).astype(np.uint8)
-    sky = take_sky(picture.rgb, sky_matte(levels))
+    return sky_matte
+
+
+def _found(edit: SkyEdit, sky: np.ndarray | None) -> np.ndarray:
     if sky is None:
         raise InputError(f"{edit.source}: no sky was found in it; own_sky wants a photo with one")
-    return PictureSky(edit, Picture(sky, None))
+    return sky
 
 
 def lies_on_atlas(edit: SkyEdit, picture: Picture, canvas: Size) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -13,7 +15,8 @@ what is below `HIDDEN` (twigs, soft edges) only those above `CLEAR` do."""
 _LEAST_COLUMNS = 0.12
 _LEAST_SKY = 0.02
 _FILL_WIDTH_PX = 512
-_LONGEST_PX = 4096
+_LONGEST_PX = 8192
+_PANORAMA_ROWS = 0.6
 _BROAD = 1 / 16
 """Deviation of the blur that tells broad colours from clouds; share of the width."""
 _EVEN = 1 / 24
@@ -50,6 +53,31 @@ def take_sky(rgb: np.ndarray, matte: np.ndarray) -> np.ndarray | None:
     filled = broad + _clouds(np.where(kept, rgb - broad, 0).astype(np.float32), known > 0)
     weight = cv2.GaussianBlur(known, (0, 0), max(1.0, rgb.shape[1] / 300)) * known
     return np.clip(filled + weight[..., None] * (rgb - filled), 0, 1).astype(np.float32)
+
+
+def take_panorama_sky(
+    rgb: np.ndarray, sky_matte: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray | None:
+    """`take_sky` of an equirectangular panorama: what stands in it gives way to sky.
+
+    Args:
+        rgb: (H, 2 H, 3) float32, [0, 1]. sky_matte: (h, w, 3) uint8 to (h, w) float32, 1 = sky.
+    Returns:
+        (H, 2 H, 3) float32, the lowest sky going on below; None when there is next to no sky.
+    """
+    height, width = rgb.shape[:2]
+    beyond = width // 4
+    upper = rgb[: round(_PANORAMA_ROWS * height)]
+    wide = np.concatenate([upper[:, -beyond:], upper, upper[:, :beyond]], axis=1)
+    sky = take_sky(wide, sky_matte(np.rint(wide * 255).astype(np.uint8)))
+    if sky is None:
+        return None
+    once = sky[:, beyond : beyond + width].copy()
+    fade = beyond // 2  # what was filled differently on both sides of the seam
+    share = ((np.arange(fade, dtype=np.float32) + 1) / (fade + 1))[:, None]
+    once[:, -fade:] += share * (sky[:, beyond - fade : beyond] - once[:, -fade:])
+    ground = cv2.blur(once[-1:], (2 * (width // 50) + 1, 1))
+    return np.concatenate([once, np.repeat(ground, height - len(once), axis=0)])
 
 
 def _limited(rgb: np.ndarray, matte: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

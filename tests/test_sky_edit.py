@@ -258,8 +258,19 @@ def test_tone_mapping_is_monotone_and_exposes_the_sky():
     mapped = tone_map(np.concatenate([np.full((500, 1, 3), 0.7, np.float32), linear]))
     assert (np.diff(mapped[500:, 0, 0]) >= 0).all()
     assert mapped.max() == pytest.approx(1)
-    # Median luminance 0.7 lands at linear 1 (1 + 1 / 36) / 2.
-    assert mapped[0, 0, 0] == pytest.approx(float(encode_srgb(np.float32(37 / 72))), abs=1e-4)
+    # The median, 0.7, lands at 0.26 (0.7 / 0.5)^0.5 = 0.30764 = x / (1 + x), x = 0.44434; then
+    # the curve's x / 36 comes on top.
+    landed = 0.44434 * (1 + 0.44434 / 36) / 1.44434
+    assert mapped[0, 0, 0] == pytest.approx(float(encode_srgb(np.float32(landed))), abs=1e-4)
+
+
+def test_nights_stay_darker_than_days_and_bright_colours_keep_their_hue():
+    day, night = (np.full((20, 40, 3), level, np.float32) for level in (0.5, 0.03))
+    assert encode_srgb(np.float32(0.3)) > tone_map(day).mean() > 1.6 * tone_map(night).mean()
+    day[:4] = [9.0, 3.0, 2.0]  # a red far too bright for the display
+    red, green, blue = tone_map(day)[0, 0]
+    assert red == pytest.approx(1, abs=1e-3)
+    assert 1 > green > blue > 0.3
 
 
 def test_srgb_is_pinned():

@@ -13,7 +13,7 @@ from edits.panorama import PanoramaPaint, View
 from edits.picture import Picture
 from edits.recipe import SkyEdit
 from edits.sky import PanoramaSky, PictureSky, edged, open_sky, pitch_of
-from edits.sky_photo import take_sky
+from edits.sky_photo import take_panorama_sky, take_sky
 from edits.stream_sky import Rows, SkyPlanes
 from edits.view import CanvasView, Region
 
@@ -249,6 +249,26 @@ def test_a_photo_without_sky_is_refused(tmp_path):
     paint = source.place(VIEW)
     shown = paint.sample(pixel_grid(Size(40, 80)), 0.0)
     assert (shown[..., 2] > 0.45).all()  # sky everywhere: the ground has 0.05 there
+
+
+def test_what_stands_in_a_panorama_gives_way_to_sky():
+    height, width = 180, 360
+    y = np.mgrid[:height, :width][0].astype(np.float32)
+    sky = np.stack([0.3 + 0.4 * y / height, 0.5 + 0.2 * y / height, 0.9 - 0.2 * y / height], -1)
+    stands = y > 90
+    stands[40:, :30] = stands[40:, -20:] = stands[60:, 200:240] = True  # one on the seam
+    rgb = np.where(stands[..., None], np.float32(0.05), sky).astype(np.float32)
+
+    def matte(levels: np.ndarray) -> np.ndarray:
+        return (levels[..., 2] > 100).astype(np.float32)
+
+    found = take_panorama_sky(rgb, matte)
+    assert found is not None
+    assert found.shape == rgb.shape
+    assert np.abs(found[:88] - sky[:88]).max() < 0.12  # the towers are 0.05
+    assert np.abs(found[:, 0] - found[:, -1]).max() < 0.02  # it meets itself
+    assert found[95:].min() > 0.3  # sky colours below the horizon too
+    assert take_panorama_sky(rgb, lambda levels: np.zeros(levels.shape[:2], np.float32)) is None
 
 
 def test_a_panorama_is_twice_as_wide_as_high(tmp_path):
