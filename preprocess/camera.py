@@ -9,8 +9,8 @@ not, either the clouds move by themselves (the scene fits one rotation well) or 
 and shows parallax (it does not). What a frame cannot tell is held and eased: the angular velocity
 may change only as fast as its measurement is trusted, so the sky never jumps.
 
-The focal length is one per clip: a usual field of view to begin with, refined from keyframe
-matches far enough apart, and approached slowly so that nothing is seen of it.
+The focal length is one per clip: told, or a usual field of view to begin with, found from views far
+enough apart (`preprocess.lens`) and approached slowly so that nothing is seen of it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 from atlas.coords import Size, apply_homography, resize_positions
 from atlas.planes import shrunk
 from preprocess.camera_options import CameraOptions, CameraPose
-from preprocess.focal import FocalSearch
 from preprocess.keyframes import Keyframe, Keyframes
+from preprocess.lens import PRIOR_SPREAD, FocalFound, LensFinder
 from preprocess.rotation import (
     RayMatches,
     RotationFit,
@@ -49,7 +49,8 @@ from preprocess.tracks import (
     working_size,
 )
 
-_SEEK_FRAMES = 60
+_LENS_FRAMES = 3
+"""Views are compared for the lens once in so many frames."""
 _JUDGE_FRAMES = 5
 _CHECKED = 2
 """Points are followed back again, to see whether they were followed right, in one of so many."""
@@ -97,13 +98,16 @@ class CameraTracker:
         """Focal length believed now, pixels of the frame."""
         known = self.options.focal_known
         known = self.options.focal_px is not None if known is None else known
-        self._search = None if known else FocalSearch()
+        prior = FocalFound(self.focal_px * self._scale, PRIOR_SPREAD)
+        self._lens = None if known else LensFinder(self.work_size, prior)
         self._shot = _Shot(keyframes=Keyframes(self.options.keyframes))
         self.scene_matches = StepMatches(np.empty((0, 2)), np.empty((0, 2)))
         """Scene matches of the last step, for whoever wants the foreground's own motion."""
 
     def cut(self) -> None:
         """A new shot begins with the next frame; the focal length stays."""
+        if self._lens is not None:
+            self._lens.cut()
         self._shot = _Shot(keyframes=Keyframes(self.options.keyframes))
 
     def step(self, rgb: np.ndarray, sky: np.ndarray | None = None) -> CameraPose:
@@ -123,12 +127,14 @@ class CameraTracker:
         if sky is not None:
             sky_small = cv2.resize(sky, self.work_size.wh, interpolation=cv2.INTER_LINEAR)
         shot = self._shot
+        if self._lens is not None and shot.age % _LENS_FRAMES == 0:
+            self._lens.see(grey)
         confidence = 1.0
         if shot.age > 0:
             confidence = self._advance(self._motion(grey, sky_small))
             if shot.age % 2:
                 self._compare_with_reference()
-            frames = self._anchor_frames()
+            frames = self.options.anchor_frames
             if shot.age % frames == 0:
                 shot.pull = self._anchor(grey, frames) / frames
             self._ease_focal()
@@ -320,11 +326,6 @@ class CameraTracker:
         shot.rotation = nearest_rotation(shot.rotation @ from_vector(shot.velocity))
         return confidence
 
-    def _anchor_frames(self) -> int:
-        """How often keyframes are matched: at every frame while the focal length is sought."""
-        seeking = self._search is not None and self._search.best_px() is None
-        return 1 if seeking and self._shot.age < _SEEK_FRAMES else self.options.anchor_frames
-
     def _anchor(self, grey: np.ndarray, frames: int) -> np.ndarray:
         """(3,) pull toward what the oldest keyframe that can be matched says, for `frames`."""
         reach = 0.55 * min(self.work_size.wh) / self._camera[0, 0]
@@ -347,23 +348,11 @@ class CameraTracker:
         xy, in_sky, weight = keyframe.xy_px[seen], keyframe.in_sky[seen], keyframe.weight[seen]
         there, good = follow(keyframe.grey, grey, xy, guess[seen])
         matches = there[good], xy[good], in_sky[good], weight[good]
-        fit = self._fit(*matches, self.options.keyframe_tolerance_px)
-        if fit is not None and self._search is not None:
-            self._refine_focal(there[good], xy[good], weight[good], fit)
-        return fit
-
-    def _refine_focal(
-        self, source_px: np.ndarray, target_px: np.ndarray, weight: np.ndarray, fit: RotationFit
-    ) -> None:
-        """Let a match far enough apart speak for a focal length."""
-        assert self._search is not None
-        if fit.quality < 0.6:
-            return
-        self._search.add(source_px, target_px, weight, self._camera)
+        return self._fit(*matches, self.options.keyframe_tolerance_px)
 
     def _ease_focal(self) -> None:
-        """Go a little toward the focal length that the matches speak for."""
-        wanted_px = None if self._search is None else self._search.best_px()
+        """Go a little toward the focal length that the views speak for."""
+        wanted_px = None if self._lens is None else self._lens.best_px()
         if wanted_px is None:
             return
         factor = float(np.clip(wanted_px / (self.focal_px * self._scale), 0.97, 1.03))

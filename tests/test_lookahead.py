@@ -16,16 +16,8 @@ from atlas.glimpse import glimpse_size, glimpses
 from atlas.video import open_source
 from preprocess.camera import CameraOptions, CameraTracker
 from preprocess.keyframes import Keyframe
-from preprocess.lookahead import (
-    PRIOR_SPREAD,
-    FocalFound,
-    ForeseenCamera,
-    ViewPair,
-    look_ahead,
-    noted_focal,
-    pair_errors,
-    weighed,
-)
+from preprocess.lens import PRIOR_SPREAD, FocalFound, ViewPair, pair_errors, weighed
+from preprocess.lookahead import ForeseenCamera, look_ahead, noted_focal
 from preprocess.rotation import default_focal_px, from_vector, intrinsics, rays
 from tests.test_camera import SIZE, Pan, turn
 from tests.video_files import run_ffmpeg, write_video
