@@ -44,13 +44,17 @@ def take_sky(rgb: np.ndarray, matte: np.ndarray) -> np.ndarray | None:
         return None
     rgb, matte = _limited(rgb[: rows[-1] + 1], matte[: rows[-1] + 1])
     known = _known(matte)
-    smooth = _diffused(rgb, known)
+    inner = cv2.erode(known, _square(rgb.shape[1] / 200))
+    smooth = _diffused(rgb, inner)
     if smooth is None:
         return None
-    kept = known[..., None] > 0
+    kept = inner[..., None] > 0
     broad = np.where(kept, rgb, smooth)
     broad = cv2.GaussianBlur(broad, (0, 0), max(1.0, _BROAD * rgb.shape[1]))
-    filled = broad + _clouds(np.where(kept, rgb - broad, 0).astype(np.float32), known > 0)
+    filled = broad + _clouds(np.where(kept, rgb - broad, 0).astype(np.float32), inner > 0)
+    # the rim of the sky was filled as well: what is wrong there is put right all the way in
+    wrong = _diffused(rgb - filled, known - inner)
+    filled += 0 if wrong is None else wrong
     weight = cv2.GaussianBlur(known, (0, 0), max(1.0, rgb.shape[1] / 300)) * known
     return np.clip(filled + weight[..., None] * (rgb - filled), 0, 1).astype(np.float32)
 
