@@ -68,6 +68,9 @@ class Bend:
 
     def _bent(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         yaw = np.arctan2(x, z)
+        if yaw.ndim == 2:  # a grid: neighbours lie side by side also straight behind
+            yaw = np.unwrap(yaw, axis=1)
+            yaw += np.unwrap(yaw[:, :1], axis=0) - yaw[:, :1]
         pitch = np.arctan2(y, np.hypot(x, z))
         down = _length(pitch, _PLAIN) / np.cos(np.minimum(np.abs(yaw), _FLAT))
         bent = np.stack([_length(yaw, self.slope), down], axis=-1) * self.focal

@@ -81,3 +81,17 @@ def test_a_sky_that_repeats_meets_itself_behind_the_viewer(period):
     assert bend.slope == pytest.approx(BEND.slope, rel=0.25)
     near = bend.of_frame(looking(FLAT_DEG + 1e-6), just)[0, 0]
     assert near == pytest.approx(bend.of_frame(looking(FLAT_DEG - 1e-6), just)[0, 0], abs=1e-3)
+
+
+def test_neighbours_stay_neighbours_straight_behind_the_viewer():
+    period = 333.0
+    bend = Bend(BEND.centre, FOCAL, period)
+    grid = np.stack(np.meshgrid(np.linspace(0, 320, 41), np.linspace(0, 180, 7)), axis=-1)
+    at = bend.of_frame(looking(176, 4), grid)
+    steps = np.diff(at[..., 0], axis=1)
+    assert steps.min() > 0
+    assert steps.max() < 3 * steps.min()
+    alone = np.array([[bend.of_frame(looking(176, 4), xy[None])[0] for xy in row] for row in grid])
+    apart = (at[..., 0] - alone[..., 0]) / period
+    np.testing.assert_allclose(apart, np.rint(apart), atol=1e-6)
+    np.testing.assert_allclose(at[..., 1], alone[..., 1], atol=1e-9)
