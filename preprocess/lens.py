@@ -25,7 +25,7 @@ SURE_SPREAD = 0.04
 USEFUL_SPREAD = 0.1
 """It is better than a usual one from here on."""
 _LADDER = np.exp(np.linspace(math.log(0.4), math.log(4.0), 21))
-_POINTS = 140
+_POINTS = 110
 _MOST_PAIRS = 12
 """Pairs of views that a `LensFinder` holds."""
 _STEPS = (0.1, 0.2, 0.32, 0.45)

@@ -20,7 +20,7 @@ from preprocess.tracks import StepMatches
 
 LONG_SIDE_PX = 400
 """Size of the frames that are looked at."""
-STRETCH_S = 3.6
+STRETCH_S = 2.8
 """A stretch of a clip that is looked at."""
 _LONG_S = (12, 40, 120)
 """Clips longer than these are looked at in one more place each."""
