@@ -30,8 +30,8 @@ class SkyEdit:
     for a .hdr picture twice as wide as high; else cover."""
     edges: Literal["auto", "mirror", "tile", "wrap"] = "auto"
     """Beyond the picture: mirror it; tile: repeat it sideways, its ends joined where nobody sees
-    it (videos: faded into each other); wrap: repeat it as it is. auto: tile for what drifts,
-    and for pictures where the camera may look beyond them (fast path); else mirror."""
+    it (videos: faded into each other); wrap: repeat it as it is. auto: tile for what drifts
+    and where the camera may look beyond (fast path); else mirror."""
     own_sky: bool = False
     """The picture or panorama shows a scene: its sky is cut out, and what hid it is filled."""
     scale: float = 1.0

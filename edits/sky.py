@@ -205,7 +205,7 @@ class PictureSky:
 
     def place(self, view: CanvasView) -> Paint:
         edit, texels = self._edit, self._picture.texels()
-        edges = edges_of(edit, goes_on=not view.certain and edit.fit != "frame")
+        edges = edges_of(edit, goes_on=goes_on(edit, view))
         place = fitted(self._picture.size, view, edit)
         if edges == "tile":
             texels = seamless(texels)
@@ -247,26 +247,25 @@ class VideoSky:
         self._edit = edit
         self._video = video
         self._placement: Placement | None = None
+        self._edges = edges_of(edit)
         self._shown: tuple[np.ndarray, Pyramid] | None = None
 
     def place(self, view: CanvasView) -> Paint:
+        self._edges = edges_of(self._edit, goes_on=goes_on(self._edit, view))
         size = self._video.size
-        width = size.width - (fade_width(size.width) if edges_of(self._edit) == "tile" else 0)
+        width = size.width - (fade_width(size.width) if self._edges == "tile" else 0)
         place = fitted(Size(size.height, width), view, self._edit)
-        self._placement = closed(place, edges_of(self._edit))
+        self._placement = closed(place, self._edges)
         return self
 
     def flat(self, time_s: float) -> FlatSky:
         """The frame shown at that time; the same pyramid while it is the same frame."""
         if self._placement is None:
             raise ValueError("place() must be called before sample()")
-        picture, border = (
-            self._video.at(time_s * self._edit.speed),
-            border_mode(edges_of(self._edit)),
-        )
+        picture, border = self._video.at(time_s * self._edit.speed), border_mode(self._edges)
         if self._shown is None or self._shown[0] is not picture:
             rgba = cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA)  # four channels are sampled faster
-            self._shown = (picture, Pyramid(edged(rgba, self._edit)[0], border))
+            self._shown = (picture, Pyramid(edged(rgba, self._edges)[0], border))
         place = self._placement
         return FlatSky(self._shown[1], place.matrix(time_s), border, place.bend)
 
@@ -322,10 +321,15 @@ def closed(place: Placement, edges: str) -> Placement:
 
 
 def edges_of(edit: SkyEdit, *, goes_on: bool = False) -> str:
-    """mirror, tile or wrap. `goes_on`: the clip may look beyond the picture, which stands still."""
+    """mirror, tile or wrap. `goes_on`: the clip may look beyond the picture."""
     if edit.edges != "auto":
         return edit.edges
     return "tile" if edit.drift_x or edit.drift_y or goes_on else "mirror"
+
+
+def goes_on(edit: SkyEdit, view: CanvasView) -> bool:
+    """Whether the clip may look beyond a picture that was fitted to what it is expected to see."""
+    return not view.certain and edit.fit != "frame"
 
 
 def border_mode(edges: str) -> int:
@@ -333,8 +337,8 @@ def border_mode(edges: str) -> int:
     return cv2.BORDER_REFLECT if edges == "mirror" else cv2.BORDER_WRAP
 
 
-def edged(texels: np.ndarray, edit: SkyEdit) -> tuple[np.ndarray, Size]:
-    """Texels of a video that go on beyond their borders as the edit says, and the size of one.
+def edged(texels: np.ndarray, edges: str) -> tuple[np.ndarray, Size]:
+    """Texels of a video that go on beyond their borders so, and the size of one.
 
     A tiled sky is shorter by the width of the fade, and doubled downwards by its mirror image:
     wrapped round, it repeats sideways and is mirrored above and below. The fade is the same in
@@ -343,16 +347,19 @@ def edged(texels: np.ndarray, edit: SkyEdit) -> tuple[np.ndarray, Size]:
     Args:
         texels: (H, W, C) float32 or uint8.
     """
-    if edges_of(edit) != "tile":
+    if edges != "tile":
         return texels, Size(*texels.shape[:2])
     height, width = texels.shape[:2]
     fade = fade_width(width)
-    once = texels[:, : width - fade].copy()
+    doubled = np.empty((2 * height, width - fade, texels.shape[2]), texels.dtype)
+    once = doubled[:height]
+    once[:] = texels[:, : width - fade]
     if fade:
-        rise = ((np.arange(fade, dtype=np.float32) + 1) / (fade + 1))[:, None]
-        mixed = rise * texels[:, :fade] + (1 - rise) * texels[:, width - fade :]
-        once[:, :fade] = np.rint(mixed) if texels.dtype == np.uint8 else mixed
-    return np.concatenate([once, once[::-1]]), Size(height, width - fade)
+        rise = ((np.arange(fade, dtype=np.float32) + 1) / (fade + 1))[None].repeat(height, axis=0)
+        ends = np.ascontiguousarray(texels[:, :fade]), np.ascontiguousarray(texels[:, -fade:])
+        once[:, :fade] = cv2.blendLinear(*ends, rise, 1 - rise)
+    cv2.flip(once, 0, doubled[height:])
+    return doubled, Size(height, width - fade)
 
 
 def fade_width(width: int) -> int:

@@ -43,8 +43,8 @@ def add_sky_options(parser: argparse.ArgumentParser) -> None:
     add("--sky-fit", metavar="FIT", help="auto, cover, atlas, frame (stretched over the first "
         "frame), panorama (360 by 180 degrees) (default: auto)")  # fmt: skip
     add("--sky-edges", metavar="HOW", help="beyond the picture: mirror, tile (its ends joined), "
-        "wrap (repeated as is) (default: tile where it drifts and for pictures on the fast path, "
-        "else mirror)")  # fmt: skip
+        "wrap (repeated as is) (default: tile where it drifts and on the fast path, else "
+        "mirror)")  # fmt: skip
     add("--sky-scale", metavar="S", type=float, help="size of the sky relative to one that just "
         "covers (default: 1)")  # fmt: skip
     add("--drift", metavar="X[,Y]", help="clouds that move by themselves: widths of the covered "

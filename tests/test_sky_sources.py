@@ -42,7 +42,7 @@ def test_a_drifting_sky_moves_by_its_share_a_second():
 
 def test_a_tiled_sky_repeats_without_a_seam():
     edit = sky_edit(edges="tile")
-    texels, size = edged(picture(), edit)
+    texels, size = edged(picture(), "tile")
     assert (size.height, texels.shape[:2]) == (40, (80, size.width))
     joined = np.concatenate([texels, texels], axis=1)
     steps = np.abs(np.diff(joined[:40, :, 0], axis=1))
