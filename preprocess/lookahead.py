@@ -14,14 +14,18 @@ from atlas.glimpse import glimpses
 from atlas.video import VideoInfo
 from preprocess.camera import CameraTracker
 from preprocess.camera_options import CameraOptions, CameraPose
-from preprocess.lens import PRIOR_SPREAD, FocalFound, PairCollector, weighed
+from preprocess.lens import PRIOR_SPREAD, FocalFound, PairCollector, ViewPair, weighed
 from preprocess.rotation import default_focal_px
 from preprocess.tracks import StepMatches
 
 LONG_SIDE_PX = 400
 """Size of the frames that are looked at."""
-STRETCH_S = 2.8
-"""A stretch of a clip that is looked at."""
+STRETCH_S = 6.0
+"""A stretch of a clip that is looked at; less where the lens is soon clear."""
+_LOOK_PAIRS = 3
+"""What has been seen is weighed whenever so many pairs of views have been added."""
+_ENOUGH_SPREAD = 0.025
+"""Nothing more is looked at when the lens is known to this."""
 _LONG_S = (12, 40, 120)
 """Clips longer than these are looked at in one more place each."""
 _FILM_DIAGONAL_MM = 43.27
@@ -39,12 +43,23 @@ def look_ahead(
         prior: what is believed beforehand.
     """
     prior = prior or FocalFound(default_focal_px(size), PRIOR_SPREAD)
-    pairs, small = [], size
+    pairs: list[ViewPair] = []
+    small, next_look = size, _LOOK_PAIRS
     for greys in stretches:
         collector = PairCollector()
         for grey in greys:
             small = Size(*grey.shape)
             pairs += collector.see(grey)
+            if len(pairs) >= next_look:
+                next_look = len(pairs) + _LOOK_PAIRS
+                best = _told(pairs, small, size, prior)
+                if best.spread < _ENOUGH_SPREAD:
+                    return best
+    return _told(pairs, small, size, prior)
+
+
+def _told(pairs: list[ViewPair], small: Size, size: Size, prior: FocalFound) -> FocalFound:
+    """What pairs of views in small frames say of the lens, in pixels of the frames."""
     scale = small.width / size.width
     best = weighed(pairs, small, FocalFound(prior.focal_px * scale, prior.spread))
     return FocalFound(best.focal_px / scale, best.spread)
