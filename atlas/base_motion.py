@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 CANVAS_LIMIT = 6000
 """Greatest side of a canvas, texels."""
 CANVAS_MARGIN = 8
+FAR_FRAMES = 36
+"""Pairs farther apart than this are matched up to both ends of the clip."""
 DEFAULT_FOCAL_WIDTHS = 0.85
 """Focal length over the frame's longer side where nothing tells it: a 61 degree view."""
 
@@ -70,9 +72,12 @@ def estimate_base_motion(
     matrices = _chain(near, kind, store.frame_count, reference)
     pairs = list(near)
     for step in _strides(store.frame_count):
+        starts = {*range(0, store.frame_count - step, max(step // 2, 1))}
+        if step > FAR_FRAMES:
+            starts.add(store.frame_count - 1 - step)
         far = [
             match_by_warp(store, layer, (t, t + step), (matrices[t], matrices[t + step]))
-            for t in range(0, store.frame_count - step, max(step // 2, 1))
+            for t in sorted(starts)
         ]
         pairs += [m for m in far if len(m.weight) >= MIN_POINTS]
         matrices = refine_jointly(pairs, matrices, kind, reference)
@@ -99,7 +104,10 @@ def match_neighbours(store: ClipStore, layer: int, model: str) -> list[Matches]:
 
 
 def _strides(frame_count: int) -> list[int]:
-    return [s for s in (4, 12, 36, 108, 324) if s < frame_count]
+    """How far apart matched frames are, growing; the longest go from end to end."""
+    steps = [s for s in (4, 12, 36, 108, 324) if s < frame_count]
+    ends = [s for s in ((frame_count - 1) // 2, frame_count - 1) if s > max([*steps, FAR_FRAMES])]
+    return [*steps, *ends]
 
 
 def _chain(near: list[Matches], kind: MotionModel, frame_count: int, reference: int) -> np.ndarray:

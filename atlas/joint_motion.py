@@ -18,6 +18,9 @@ LONGEST_STEP = 0.05
 """Largest change of a transform's parameter in one step of Gauss and Newton; unit coordinates."""
 FOCAL_TURN = 0.25
 """A pan of less than this share of the frame's width does not tell the focal length exactly."""
+FOCAL_PAIR = 0.08
+"""Pairs that turn by less than this share of the frame's width say nothing of it: the error of a
+flow outweighs what the lens bends."""
 FOCAL_STEP = 1e-6
 
 
@@ -43,14 +46,16 @@ def _gauss_newton_step(
 ) -> np.ndarray:
     n, count = kind.count, len(matrices)
     equations = _Equations(n, count)
-    zoomed = kind.zoomed(matrices, 1 + FOCAL_STEP) if _tells_focal(matrices, kind) else None
+    zoomed = None
+    if kind.name == "rotation" and kind.focal_is_free and _reach(matrices, kind) > FOCAL_TURN:
+        zoomed = kind.zoomed(matrices, 1 + FOCAL_STEP)
     for m in pairs:
         residual = residual_px(m, matrices[m.a], matrices[m.b])
         squared = (residual**2).sum(1)
         w = (np.sqrt(m.weight) * 4.0 / (4.0 + squared))[:, None]
         ja, jb = _pair_jacobian(m, matrices, kind, residual)
         equations.add((m.a, m.b), (ja * w[..., None], jb * w[..., None]), residual * w)
-        if zoomed is not None:
+        if zoomed is not None and _reach(matrices[[m.a, m.b]], kind) > FOCAL_PAIR:
             by_focal = (residual_px(m, zoomed[m.a], zoomed[m.b]) - residual) / FOCAL_STEP
             equations.add_shared((m.a, m.b), (ja * w[..., None], jb * w[..., None]),
                                  by_focal * w, residual * w)  # fmt: skip
@@ -117,16 +122,14 @@ class _Equations:
         return found[:total].reshape(self.count, n), float(found[-1]) if shared else 0.0
 
 
-def _tells_focal(matrices: np.ndarray, kind: MotionModel) -> bool:
-    """Whether the focal length is to be refined: it is free, and the camera turns far enough."""
-    if kind.name != "rotation" or not kind.focal_is_free:
-        return False
+def _reach(matrices: np.ndarray, kind: MotionModel) -> float:
+    """How far the picture's middle moves from the first of (N, 3, 3) frames on; frame widths."""
     centre = np.append(-kind.to_unit[:2, 2] / kind.to_unit[0, 0], 1)
     x, y, depth = np.moveaxis(np.linalg.inv(matrices[0]) @ matrices @ centre, -1, 0)
     if (depth <= 1e-6).any():
-        return True  # by more than a right angle
-    reach = np.hypot(x / depth - centre[0], y / depth - centre[1])
-    return bool(reach.max() > FOCAL_TURN * 2 / kind.to_unit[0, 0])
+        return np.inf  # by more than a right angle
+    px = np.hypot(x / depth - centre[0], y / depth - centre[1])
+    return float(px.max()) * kind.to_unit[0, 0] / 2
 
 
 def residual_px(m: Matches, matrix_a: np.ndarray, matrix_b: np.ndarray) -> np.ndarray:

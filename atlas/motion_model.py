@@ -36,10 +36,16 @@ class MotionModel:
         return with_unit_determinant(moved)
 
     def zoomed(self, matrices: np.ndarray, factor: float) -> np.ndarray:
-        """The same rotations (T, 3, 3) under a focal length times `factor`."""
+        """Rotations (T, 3, 3) under a focal length times `factor`, their angles divided by it.
+
+        So what lies in the middle of the pictures moves as before, and only their bending changes:
+        the focal length is told apart from the angles.
+        """
         k, new = (camera_matrix(f, self.to_unit) for f in (self.focal_px, self.focal_px * factor))
-        change = new @ np.linalg.inv(k)
-        return with_unit_determinant(change @ matrices @ np.linalg.inv(change))
+        turns = with_unit_determinant(np.linalg.inv(k) @ matrices @ k)
+        angles = Rotation.from_matrix(turns).as_rotvec() / factor
+        turns = Rotation.from_rotvec(angles).as_matrix()
+        return with_unit_determinant(new @ turns @ np.linalg.inv(new))
 
     @property
     def count(self) -> int:
