@@ -309,7 +309,10 @@ def edit_photo(args: argparse.Namespace, recipe: Recipe) -> None:
     from edits import still_session
     from preprocess.sky.choose import open_matter
 
-    print(still_session.edit_photo(args, recipe, lambda: open_matter(careful=True), matte_of_photo))
+    def careful(rgb: np.ndarray) -> np.ndarray:
+        return open_matter(careful=True).matte(rgb)
+
+    print(still_session.edit_photo(args, recipe, careful))
 
 
 def find_stream(args: argparse.Namespace, recipe: Recipe) -> FrameSource | None:

@@ -6,7 +6,6 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -19,12 +18,6 @@ from edits.recipe import Recipe, check_files
 from edits.sky import PictureSky, open_sky
 from edits.still import StillJob, edited_still
 from edits.stream import can_stream, streamed_edit
-
-
-class Matter(Protocol):
-    """Who tells sky from the rest: (H, W, 3) uint8 to (H, W) float32, 1 = sky."""
-
-    def matte(self, rgb: np.ndarray) -> np.ndarray: ...
 
 
 def is_still(args: argparse.Namespace, recipe: Recipe) -> bool:
@@ -40,22 +33,23 @@ def is_still(args: argparse.Namespace, recipe: Recipe) -> bool:
 
 
 def edit_photo(
-    args: argparse.Namespace,
-    recipe: Recipe,
-    open_matter: Callable[[], Matter],
-    matte_of_reference: Callable[[np.ndarray], np.ndarray],
+    args: argparse.Namespace, recipe: Recipe, matte_of: Callable[[np.ndarray], np.ndarray]
 ) -> str:
-    """Write the edited photo; what there is to say of it."""
+    """Write the edited photo; what there is to say of it.
+
+    Args:
+        matte_of: (H, W, 3) uint8 to (H, W) float32, 1 = sky; also for a sky out of a photo.
+    """
     start_s = time.monotonic()
     check_files(recipe)
     photo = read_photo(args.input)
     size, edit = Size(*photo.rgb.shape[:2]), streamed_edit(recipe)
     place = None
     if edit is not None:
-        source = open_sky(exactly(edit), Layer("sky", size), matte_of_reference)
+        source = open_sky(exactly(edit), Layer("sky", size), matte_of)
         place = (source.finely() if isinstance(source, PictureSky) else source).place
     needed = edit is not None or (recipe.look is not None and recipe.look.needs_sky)
-    matte = open_matter().matte(_levels(photo.rgb)) if needed else np.zeros(photo.rgb.shape[:2])
+    matte = matte_of(_levels(photo.rgb)) if needed else np.zeros(photo.rgb.shape[:2])
     matte = matte.astype(np.float32, copy=False)
     job = StillJob(photo.rgb, matte, place, recipe.look, bands=args.multiband)
     done = edited_still(job)
