@@ -50,7 +50,8 @@ def add_sky_options(parser: argparse.ArgumentParser) -> None:
     add("--drift", metavar="X[,Y]", help="clouds that move by themselves: widths of the covered "
         "sky a second to the right, heights down")  # fmt: skip
     add("--sky-yaw", metavar="DEG", type=float, help="turn the view to the right")
-    add("--sky-pitch", metavar="DEG", type=float, help="panoramas: tilt of the view upwards")
+    add("--sky-pitch", metavar="DEG", type=float, help="panoramas: tilt of the view upwards "
+        "(default: their horizon goes just under the lowest sky)")  # fmt: skip
     add("--sky-roll", metavar="DEG", type=float, help="panoramas: turn of the view, clockwise")
     add("--sky-fov", metavar="DEG", type=float, help="horizontal angle that the first frame spans "
         "(default: as the camera track has it)")  # fmt: skip
