@@ -134,7 +134,8 @@ class Finish:
         they are. Last, all edges become as soft as they are in the frames.
         """
         keep = 2 if motions[-1].name == SKY_NAME else 1
-        rounds = self.options.opacity_rounds
+        # without shading a layer whose light changes looks like what is behind it
+        rounds = self.options.opacity_rounds if self.options.shading_sigma_px > 0 else 0
         if rounds and self._mattes_are_exact(self._mapping(motions), rough, shading, keep):
             log.info("the mattes agree with the textures; their edges stay where they are")
             rounds = 0
