@@ -184,8 +184,9 @@ class PlaneFormat:
         return self.mixed(planes.y, u, v, dtype)
 
     def small_rgb(self, planes: Planes, size: Size) -> np.ndarray:
-        """(h, w, 3) uint8 RGB, shrunk by area."""
-        y, u, v = (shrunk(plane, size) for plane in planes.all)
+        """(h, w, 3) uint8 RGB, shrunk by area; chroma, which is smooth, not in its last step."""
+        y = shrunk(planes.y, size)
+        u, v = (shrunk(plane, size, cv2.INTER_LINEAR) for plane in (planes.u, planes.v))
         return self.mixed(y, u, v, np.uint8)
 
     def mixed(self, y: np.ndarray, u: np.ndarray, v: np.ndarray, dtype: type) -> np.ndarray:
@@ -198,15 +199,18 @@ class PlaneFormat:
         return np.rint(np.clip(levels, 0, peak)).astype(dtype)
 
 
-def shrunk(plane: np.ndarray, size: Size) -> np.ndarray:
-    """A plane at a smaller size by area; halved first where that is nearly all, which is cheap."""
+def shrunk(plane: np.ndarray, size: Size, last: int = cv2.INTER_AREA) -> np.ndarray:
+    """A plane at a smaller size by area; halved first as often as it goes, which is cheap.
+
+    `last`: OpenCV's interpolation for what is left, a factor of 1 to 2.
+    """
     height, width = plane.shape
     while width >= 2 * size.width and height >= 2 * size.height and not (width % 2 or height % 2):
         height, width = height // 2, width // 2
         plane = cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA)
     if (height, width) == (size.height, size.width):
         return plane
-    return cv2.resize(plane, size.wh, interpolation=cv2.INTER_AREA)
+    return cv2.resize(plane, size.wh, interpolation=last)
 
 
 def shrunk_chroma(plane: np.ndarray) -> np.ndarray:
