@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -112,9 +113,9 @@ class PlaneLook:
         for field in (air.veil, None if air.glow is None else (air.glow, air.glow)):
             if field is None:
                 continue
-            field = tuple(self._part(light, rows) for light in field)
-            steps.append(lambda rgb, field=field: veiled(rgb, *field, None))
-            grey = 1 - field[0] @ LUMINANCE
+            hides, adds = (self._part(light, rows) for light in field)
+            steps.append(partial(veiled, opacity=hides, color=adds, share=None))
+            grey = 1 - hides @ LUMINANCE
             opacity = grey if opacity is None else opacity * grey
         if not steps:
             return scene
