@@ -27,7 +27,7 @@ from preprocess.sky.opencv_network import OpenCvNetwork
 from preprocess.sky.refine import RefineOptions, refine_matte
 from preprocess.sky.temporal import FineSteadier, FlowSteadier, SteadyOptions
 
-_METHOD = 4
+_METHOD = 5
 """Raised when the same weights and options come to give other mattes."""
 _KEPT_SIZES = 8
 _DARKEST = 12
@@ -62,7 +62,7 @@ class MatteOptions:
 _NEAR_GROUND = (0.02, 0.2)
 """Doubt of the smallest look, 0 to 1, from which the larger ones count, and count alone."""
 
-CAREFUL = MatteOptions(more_sides_px=(384, 512), mirrored=True, closed_form=BandOptions())
+CAREFUL = MatteOptions(more_sides_px=(384,), mirrored=True, closed_form=BandOptions())
 
 
 class NetworkMatter(SkyMatter):
