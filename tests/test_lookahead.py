@@ -51,6 +51,14 @@ def test_a_clip_that_hardly_turns_gets_a_usual_lens():
     assert found.spread == pytest.approx(PRIOR_SPREAD, rel=0.01)
 
 
+def test_a_clip_that_shows_nothing_gets_a_usual_lens():
+    noise = np.random.default_rng(0).integers(0, 255, (6, SIZE.height, SIZE.width), np.uint8)
+    for greys in ([], [np.zeros((8, 12), np.uint8)] * 3, list(noise)):
+        found = look_ahead([greys], SIZE)
+        assert found.focal_px == pytest.approx(default_focal_px(SIZE), rel=1e-6)
+        assert not found.sure
+
+
 def test_a_camera_that_travels_tells_nothing():
     rng = np.random.default_rng(2)
     first = rng.uniform(0, 1, (80, 2)) * (SIZE.width, SIZE.height)
