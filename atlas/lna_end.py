@@ -13,7 +13,7 @@ from atlas.coords import Size
 from atlas.fields import LayerFields, parameter_count
 from atlas.lna_mapping import LnaMapping
 
-END_SHARE = 0.4
+END_SHARE = 0.25
 """Part of a budget that the end may use; atlases and frames become coarser to keep within it."""
 SLACK = 1.25
 """Machines are busier at one time than at another."""

@@ -34,10 +34,10 @@ def test_without_a_budget_all_is_looked_at():
 @pytest.mark.parametrize(
     ("budget_s", "frames", "view", "canvas"),
     [
-        (5.0, 8, Size(100, 200), CANVAS),  # may take 2.0 s: all takes 1.65
-        (3.7, 6, Size(100, 200), CANVAS),  # 1.48 s; each frame 0.1
-        (2.3, 8, Size(25, 50), CANVAS),  # 0.92 s; one frame at full size alone would need 0.95
-        (1.5, 1, Size(25, 50), Size(200, 200)),  # 0.6 s; atlases at full size alone take 0.4
+        (8.0, 8, Size(100, 200), CANVAS),  # may take 2.0 s: all takes 1.65
+        (5.92, 6, Size(100, 200), CANVAS),  # 1.48 s; each frame 0.1
+        (3.68, 8, Size(25, 50), CANVAS),  # 0.92 s; one frame at full size alone would need 0.95
+        (2.4, 1, Size(25, 50), Size(200, 200)),  # 0.6 s; atlases at full size alone take 0.4
     ],
 )
 def test_what_there_is_no_time_for_becomes_coarser(budget_s, frames, view, canvas):
