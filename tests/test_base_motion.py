@@ -173,7 +173,7 @@ def test_a_small_object_is_matched_whatever_moves_beside_it(tmp_path):
         assert (error_px < 1).mean() > 0.9
 
 
-def pan_pairs(focal_px, turn_deg, count=13):
+def pan_pairs(focal_px, turn_deg, count=13, near_bias_px=0.0):
     """Exact matches of a pan whose frames are tied by rotations: near ones, and some far apart."""
     k = camera_matrix(focal_px, motion_model("rotation", SIZE, focal_px).to_unit)
     angles = np.radians(np.linspace(-turn_deg / 2, turn_deg / 2, count))
@@ -186,6 +186,8 @@ def pan_pairs(focal_px, turn_deg, count=13):
             start = rng.uniform([0, 0], [179, 107], (80, 2))
             end = apply_homography(np.linalg.inv(true[a + step]) @ true[a], start)
             end += rng.normal(0, 0.1, end.shape)
+            if step == 1:  # as a shorter lens would bend the picture
+                end[:, 0] += near_bias_px * ((start[:, 0] - 89.5) / 89.5) ** 2
             pairs.append(Matches(a, a + step, start, end, np.ones(80)))
     return pairs, np.stack(true)
 
@@ -218,3 +220,9 @@ def test_a_far_pan_tells_its_focal_length_exactly(wrong):
 def test_a_short_pan_keeps_the_focal_length():
     pairs, _ = pan_pairs(200.0, 8.0)
     assert refined_focal(pairs, 230.0)[1] == 230.0
+
+
+def test_near_pairs_do_not_tell_the_focal_length():
+    pairs, _ = pan_pairs(200.0, 40.0, near_bias_px=0.3)
+    near = [m for m in pairs if m.b - m.a == 1]  # 3 degrees each, 40 in all
+    assert refined_focal(near, 215.0)[1] == pytest.approx(215.0)

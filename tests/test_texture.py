@@ -130,3 +130,27 @@ def test_texture_as_bytes_carries_coverage_as_alpha():
     texture = Texture(np.full((2, 3, 3), 0.5, np.float32), np.full((2, 3), 0.25, np.float32))
     assert texture.rgba8()[1, 2].tolist() == [128, 128, 128, 64]
     assert texture.size == Size(2, 3)
+
+
+class Veiled(LayerMapping):
+    """A still layer, which a share `veil` of a front layer covers in the right half."""
+
+    def __init__(self, veil: float):
+        self.layers = (Layer("front", Size(20, 24)), Layer("behind", Size(20, 24)))
+        self.frame_count, self.frame_size, self.veil = 4, Size(20, 24), veil
+
+    def frame(self, t, size=None):
+        x, y = np.meshgrid(np.arange(24), np.arange(20))
+        uv = np.stack([np.stack([x, y], -1)] * 2).astype(np.float32)
+        alpha = np.ones((2, 20, 24), np.float32)
+        alpha[0] = np.where(x < 6, 1, np.where(x < 12, 0, self.veil))
+        return FrameMapping(uv, alpha, np.ones(2, np.float32))
+
+
+def test_texels_that_only_mixed_pixels_show_stay_nearly_still():
+    frame = np.full((20, 24, 3), 128, np.uint8)
+    frame[:, 12:] = 153  # 0.1 brighter than the layers make it; a front of 1.5 would explain it
+    front, _ = splat(Veiled(0.1), lambda t: frame)
+    assert np.abs(front.rgb[5:15, 16:] - front.rgb[5:15, 2:3]).max() < 0.15
+    half, _ = splat(Veiled(0.6), lambda t: frame)
+    assert half.rgb[5:15, 16:].mean() > front.rgb[5:15, 16:].mean()
