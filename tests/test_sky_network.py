@@ -15,6 +15,7 @@ from atlas.coords import Size
 from atlas.errors import InputError
 from preprocess.sky import losses
 from preprocess.sky.matte import NETWORK_WEIGHTS
+from preprocess.sky.mean_weights import mean_network
 from preprocess.sky.network import (
     NetworkConfig,
     SkyNetwork,
@@ -193,3 +194,23 @@ def test_coarse_target_is_the_mean_of_its_pixels():
     logits = torch.tensor([[[[30.0, 30.0], [0.0, -30.0]]]])
     loss = losses.coarse_cross_entropy(logits, alpha, torch.ones_like(alpha))
     assert loss.item() == pytest.approx(math.log(2) / 4, abs=1e-6)
+
+
+def test_mean_of_weights_counts_the_first_by_its_share(tmp_path: Path):
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for seed, path in enumerate(paths):
+        save_weights(small_network(seed), path)
+    a, b = (load_network(path).state_dict() for path in paths)
+    mean = mean_network(*paths, share=0.75).state_dict()
+    for key, value in a.items():
+        if value.is_floating_point():
+            assert_close(mean[key], 0.75 * value + 0.25 * b[key])
+
+
+def test_weights_that_do_not_fit_have_no_mean(tmp_path: Path):
+    save_weights(small_network(), tmp_path / "a.safetensors")
+    save_weights(SkyNetwork(), tmp_path / "b.safetensors")
+    with pytest.raises(InputError, match="a network of"):
+        mean_network(tmp_path / "a.safetensors", tmp_path / "b.safetensors", share=0.5)
+    with pytest.raises(InputError, match="--share must be"):
+        mean_network(tmp_path / "a.safetensors", tmp_path / "a.safetensors", share=1.5)
