@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 STATE = "state.safetensors"
 FULL_OVER_HALF = 4.0
 """A pass over frames at full size against one at half the size."""
-DRAFT_PASSES, PASSES, MENDING_PASSES = 5.0, 7.0, 4.0
+DRAFT_PASSES, PASSES, MENDING_PASSES = 2.5, 3.5, 1.0
 """What finishing takes, in passes over the frames at full size; each round of mending adds."""
 
 

@@ -149,7 +149,8 @@ class ShotFit:
                 state.done.append(block.name)
             self.save(state)
             if not whole:
-                log.info("time is up: the fit ends in %s", block.kind)
+                left_s = self.pace.reserve_s()
+                log.info("time is up: the fit ends in %s; %.0f s to finish", block.kind, left_s)
                 break
         return state
 
@@ -184,8 +185,14 @@ class ShotFit:
         keepers: dict[int, Keeper] = {}
         for i, history in settled.items():
             scorer = LayerScorer(store, i, history, self.options.shading_sigma_px)
+            part = part_of(motions[i], block.window)
+            if not self.pace.expected_s(
+                f"score_{i}"
+            ):  # the first one reads files, and tells little
+                with self.pace.timed("reading", "scores"):
+                    scorer.score(part)
             with self.pace.timed(f"score_{i}", "scores"):
-                keepers[i] = Keeper.starting_from(scorer, part_of(motions[i], block.window))
+                keepers[i] = Keeper.starting_from(scorer, part)
         do = self._train if block.layer >= 0 else self._align
         whole = do(block, store, keepers)
         for i, keeper in keepers.items():

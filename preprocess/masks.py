@@ -21,6 +21,7 @@ import numpy as np
 from atlas.clip import Clip, LayerInfo, read_grey, write_bytes, write_rgb
 from atlas.errors import InputError
 from preprocess.flow import flow_maker, frame_hashes
+from preprocess.trim_masks import without_sky
 
 if TYPE_CHECKING:
     from preprocess.sky.adapt import HandMattes
@@ -60,12 +61,16 @@ class MaskOptions:
 
 @dataclass(frozen=True)
 class _Source:
-    """One entry of `--masks`: its kind, layer name, folder and, for a folder, where it is read."""
+    """One entry of `--masks`: its kind, layer name, folder and, for a folder, where it is read.
+
+    sky: where the mattes lie of the sky behind; None without one.
+    """
 
     kind: str
     name: str
     folder: Path
     given: Path | None = None
+    sky: Path | None = None
 
 
 def make_masks(
@@ -82,7 +87,7 @@ def make_masks(
     """
     options = options or MaskOptions()
     sources = _plan(clip, kinds)
-    for source in sources:
+    for source in sorted(sources, key=lambda source: source.kind != "sky"):  # others lean on it
         maker = _MAKERS.get(source.kind, _folder_masks)
         if maker is _folder_masks and source.given is None:
             log.info("masks: %s is used as it is", source.folder)
@@ -130,6 +135,7 @@ def _plan(clip: Clip, kinds: Sequence[str]) -> list[_Source]:
     check_kinds(kinds)
     above = [kind for kind in kinds if kind != "sky"]
     used: set[str] = set()
+    sky = clip.sibling("sky") if "sky" in kinds else None
     sources = []
     for kind in above:
         given = None if kind in KINDS else Path(kind)
@@ -137,9 +143,9 @@ def _plan(clip: Clip, kinds: Sequence[str]) -> list[_Source]:
         used.add(folder.name)
         in_place = given is not None and given.resolve() == folder
         name = _layer_name(kind, [s.name for s in sources]) if len(above) > 1 else "foreground"
-        sources.append(_Source(kind, name, folder, None if in_place else given))
-    if "sky" in kinds:
-        sources.append(_Source("sky", "scene" if above else "foreground", clip.sibling("sky")))
+        sources.append(_Source(kind, name, folder, None if in_place else given, sky))
+    if sky is not None:
+        sources.append(_Source("sky", "scene" if above else "foreground", sky))
     return sources
 
 
@@ -277,17 +283,20 @@ def _shot_mattes(
 def _motion_masks(clip: Clip, source: _Source, options: MaskOptions) -> None:
     from preprocess.motion_masks import MAKER, motion_masks
 
-    if not prepare_folder(clip, source.folder, f"{MAKER}, from flow by {flow_maker(clip)}"):
+    maker = f"{MAKER}, from flow by {flow_maker(clip)}{_behind(source)}"
+    if not prepare_folder(clip, source.folder, maker):
         return
     masks = motion_masks(clip)
     for t in _follow(range(clip.frame_count), options, "motion masks"):
-        write_mask(mask_path(clip, source.folder, t), next(masks))
+        _write_trimmed(clip, source, t, next(masks))
 
 
 def _detector_masks(clip: Clip, source: _Source, options: MaskOptions) -> None:
     from preprocess.link import link_instances, open_detector
 
-    if not prepare_folder(clip, source.folder, mask_sources(options)[source.kind]):
+    if not prepare_folder(
+        clip, source.folder, mask_sources(options)[source.kind] + _behind(source)
+    ):
         return
     detector = open_detector(source.kind, options.class_name, options.weights, options.device)
     found = (
@@ -296,7 +305,24 @@ def _detector_masks(clip: Clip, source: _Source, options: MaskOptions) -> None:
     )
     masks = link_instances(found, lambda a, b: clip.flow(a, b), clip.size, options.min_score)
     for t, mask in enumerate(masks):
-        write_mask(mask_path(clip, source.folder, t), mask)
+        _write_trimmed(clip, source, t, mask)
+
+
+def _behind(source: _Source) -> str:
+    """What a mask's tag says of the sky behind that it is cut along."""
+    if source.sky is None:
+        return ""
+    tag = (source.sky / TAG_NAME).read_bytes()
+    return f", cut along the sky of {hashlib.blake2b(tag, digest_size=8).hexdigest()}"
+
+
+def _write_trimmed(clip: Clip, source: _Source, t: int, mask: np.ndarray) -> None:
+    """Write the mask of frame `t`, cut along the sky's matte where there is one."""
+    if source.sky is not None:
+        sky = read_grey(mask_path(clip, source.sky, t)).astype(np.float32) / 255
+        scale = 255 if mask.dtype == np.uint8 else 1
+        mask = without_sky(mask.astype(np.float32) / scale, sky)
+    write_mask(mask_path(clip, source.folder, t), mask)
 
 
 def _folder_masks(clip: Clip, source: _Source, options: MaskOptions) -> None:

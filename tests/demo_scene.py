@@ -99,10 +99,8 @@ def _land(camera: Camera, gain: np.ndarray) -> SceneLayer:
         horizon,
         np.random.default_rng([SEED, 3]),
     )
-    mountains(
-        easel, skyline(easel, 13, 1.9, 190), (188, 204, 222), (138, 162, 194), (206, 220, 230)
-    )
-    mountains(easel, skyline(easel, 8, 2.0, 150), (150, 176, 190), (102, 134, 160), (190, 208, 216))
+    mountains(easel, skyline(easel, 13, 1.9, 190), (130, 150, 170), (84, 106, 136), (148, 170, 186))
+    mountains(easel, skyline(easel, 8, 2.0, 150), (112, 144, 138), (66, 100, 106), (138, 166, 164))
     woods(easel, skyline(easel, 5, 2.1, 130), ((132, 158, 96), (52, 88, 66)), 0.55, 0.45)
     second = skyline(easel, 1.5, 2.2, 170)
     woods(easel, second, ((140, 164, 66), (38, 70, 38)), 0.95, 0.2)

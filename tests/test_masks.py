@@ -98,6 +98,30 @@ def test_object_over_scene_over_sky(clip, fake_sky, tmp_path):
     ]
 
 
+def test_what_moves_is_cut_along_the_sky_behind(clip, fake_sky, monkeypatch):
+    height, width = clip.size.height, clip.size.width
+    made = []
+
+    def lower_part(clip):
+        made.append(clip)
+        masks = np.ones((clip.frame_count, height, width), np.float32)
+        masks[:, : height // 5] = 0
+        return iter(masks)
+
+    monkeypatch.setattr("preprocess.motion_masks.motion_masks", lower_part)
+    layers = make_masks(clip, ["motion", "sky"])
+    assert [layer.name for layer in layers] == ["foreground", "scene", "sky"]
+    sky = read_grey(clip.sibling("sky") / "00001.png")
+    cut = read_grey(clip.sibling("motion") / "00001.png")
+    assert (cut[sky == 255] == 0).all()
+    assert (cut[sky == 0] == 255).all()
+    make_masks(clip, ["motion", "sky"])
+    assert len(made) == 1  # whole masks are kept
+    monkeypatch.setattr(type(fake_sky), "fingerprint", lambda self: "another matte")
+    make_masks(clip, ["motion", "sky"])
+    assert len(made) == 2  # cut anew along the new mattes
+
+
 def test_several_folders_keep_their_names(clip, tmp_path, fake_sky):
     names = ["00000.png", "00001.png", "00002.png"]
     a = write_masks(tmp_path / "red dog", names)

@@ -70,7 +70,7 @@ def done(run):
 
 def test_more_time_is_never_worse_and_none_still_ends_in_a_run(clip, tmp_path):
     found, parts = [], []
-    for ticks in (1, 145, 165, 260):
+    for ticks in (1, 60, 80, 260):
         run = fit(clip, tmp_path / f"run{ticks}", "best", budget=ticking(ticks))
         found.append(scores(clip, run))
         parts.append(len(done(run)))
@@ -99,6 +99,21 @@ def test_a_draft_is_gone_on_with_and_ends_where_an_unbroken_fit_does(clip, tmp_p
     with caplog.at_level("INFO"):  # less is no reason to do anything
         fit(clip, tmp_path / "run", "draft", resume=True)
     assert "nothing to do" in caplog.text
+
+
+def test_reading_files_once_is_not_taken_for_the_pace(clip, tmp_path, monkeypatch):
+    now_s, read = [0.0], set()
+    score = LayerScorer.score
+
+    def slow_at_first(self, motion):
+        now_s[0] += 20.0 if self.layer not in read else 0.01
+        read.add(self.layer)
+        return score(self, motion)
+
+    monkeypatch.setattr(LayerScorer, "score", slow_at_first)
+    budget = TimeBudget(60, clock=lambda: now_s[0])
+    run = fit(clip, tmp_path / "run", "standard", budget=budget)
+    assert done(run) == ["coarse/0", "fine/0", "field_fine/0/0", "field_fine/0/1"]
 
 
 def test_an_earlier_result_that_is_better_stays(clip, tmp_path, monkeypatch, caplog):
