@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -364,33 +363,19 @@ def camera_choice(args: argparse.Namespace) -> CameraChoice:
 
 def edit_live(args: argparse.Namespace) -> None:
     """--input: pictures as they come."""
-    from edits.live import CameraSource, PipeOut, PipeSource, Window, check_display, run_live
-    from edits.stream import SkyStream, can_stream
+    from edits.live import run_live
+    from edits.live_session import check_live, open_live, open_show
+    from edits.stream import SkyStream
     from preprocess.camera_track import open_camera
     from preprocess.observer import SkyObserver, matte_of_photo
 
     recipe = read_recipe(args)
-    if args.input is not None or args.recipe is not None:
-        raise InputError("--input stands for RUN_OR_VIDEO; leave the other one out")
-    if not can_stream(recipe):
-        raise InputError("--input takes one sky and a look, nothing else")
-    if not (args.live == "-" or args.live.isdecimal()):
-        raise InputError(f"--input {args.live}: wanted the number of a camera, or -")
-    if args.out is not None and str(args.out) != "-":
-        raise InputError(
-            f"--out {args.out}: live pictures go to a window, or with --out - to a pipe"
-        )
-    if args.out is None:
-        check_display()
-    live = args.live
-    source = (
-        PipeSource(sys.stdin.buffer) if live == "-" else CameraSource(int(live), mirror=args.mirror)
-    )
-    camera = open_camera(source.form.size, camera_choice(args))
-    stream = SkyStream(recipe, SkyObserver(source.form, camera), matte_of_photo)
-    show = Window(source.form) if args.out is None else PipeOut(source.form, sys.stdout.buffer)
+    check_live(args, recipe)
+    source = open_live(args)
     try:
-        run_live(source, stream, show)
+        camera = open_camera(source.form.size, camera_choice(args))
+        stream = SkyStream(recipe, SkyObserver(source.form, camera), matte_of_photo)
+        run_live(source, stream, open_show(args, source.form))
     finally:
         source.close()
 
