@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -243,3 +245,22 @@ def test_the_store_forgets_what_it_cannot_hold(tmp_path):
     assert sum(v.nbytes for v in small._cache.values()) <= 0.1e6
     half = ClipStore(clip, size=Size(40, 68))
     assert np.allclose(half.flow(2, 3).mean((0, 1)), clip.flow(2, 3).mean((0, 1)) / 2, atol=0.01)
+
+
+def test_the_lines_of_the_documentation_work(fitted):
+    """docs/FORMATS.md, "From Python"."""
+    _, folder, run = fitted
+    text = (Path(__file__).parent.parent / "docs" / "FORMATS.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert '"runs/swan"' in code
+    said: dict = {}
+    exec(code.replace('"runs/swan"', repr(str(run.folder))), said)
+    clip = Clip(folder)
+    assert said["names"] == list(clip.layer_names)
+    np.testing.assert_allclose(said["shares"].sum(0), 1, atol=1e-6)
+    assert said["larger"].uv.shape[1:3] == (2 * clip.size.height, 2 * clip.size.width)
+    # shared edges: the mean of four fine pixel centres is the coarse one's, up to the map's bending
+    coarse = said["larger"].uv[-1].reshape(clip.size.height, 2, clip.size.width, 2, 2).mean((1, 3))
+    np.testing.assert_allclose(coarse, said["frame"].uv[-1], atol=0.02)
+    assert 10 * np.log10(1 / np.mean(said["error"] ** 2)) > 25
+    assert said["seen"].max() > 0.5
