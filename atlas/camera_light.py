@@ -41,8 +41,10 @@ VIGNETTE_PRIOR, EXPOSURE_PRIOR = 1e-3, 1e-3
 ROUNDS = 5
 """Times that the samples are weighed anew."""
 PER_FRAME = 5000
-"""Samples a frame; fewer in shots of more than `MANY_FRAMES`."""
-MANY_FRAMES = 200
+"""Samples a frame; fewer in shots of more than `MANY_FRAMES`, so that memory stays bounded."""
+MANY_FRAMES = 80
+CHUNK = 50_000
+"""Samples that go into the equations at once."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,11 @@ def radial_powers(xy_px: np.ndarray, size: Size) -> np.ndarray:
 
 @dataclass
 class _Samples:
-    """Samples of a clip; N of them. point: index of the surface point seen. log: (N, 3)."""
+    """N samples of a clip, those of one surface point side by side, points by their layer.
+
+    layer, frame, point: (N,) integers; point counts the surface points seen. log: (N, 3) float32,
+    log colour. radial: (N, TERMS) float32. weight: (N,) float32.
+    """
 
     layer: np.ndarray
     frame: np.ndarray
@@ -117,6 +123,19 @@ class _Samples:
     log: np.ndarray
     radial: np.ndarray
     weight: np.ndarray
+
+    def of_layer(self, layer: int) -> _Samples:
+        """One layer's samples, without a copy."""
+        part = slice(*np.searchsorted(self.layer, [layer, layer + 1]))
+        first = self.point[part][:1].sum()
+        return _Samples(
+            self.layer[part],
+            self.frame[part],
+            self.point[part] - first,
+            self.log[part],
+            self.radial[part],
+            self.weight[part],
+        )
 
 
 def estimate_light(store: ClipStore, motions: list[LayerMotion]) -> Light:
@@ -129,8 +148,11 @@ def estimate_light(store: ClipStore, motions: list[LayerMotion]) -> Light:
         exposure, vignette = _camera(samples, count)
         log.info("vignette: %.2f in the corners", float(np.exp(vignette.sum())))
         rest = samples.log - exposure[samples.frame] - (samples.radial @ vignette)[:, None]
-        if layers > 1:
-            beside = _by_layer(samples, rest, layers, count)
+        rest = rest.astype(np.float32)
+        for i in range(layers if layers > 1 else 0):
+            of_layer = samples.of_layer(i)
+            pull = EXPOSURE_PRIOR * float(samples.weight.sum(dtype=np.float64)) / (layers * count)
+            beside[i] = _by_layer(of_layer, rest[samples.layer == i], count, pull)
     exposure = exposure - radial_powers(pixel_grid(store.size), store.size).mean((0, 1)) @ vignette
     camera = CameraLight(
         np.exp(exposure).astype(np.float32), vignette.astype(np.float32), store.size
@@ -140,58 +162,73 @@ def estimate_light(store: ClipStore, motions: list[LayerMotion]) -> Light:
 
 def _camera(samples: _Samples, count: int) -> tuple[np.ndarray, np.ndarray]:
     """(T, 3) log exposures and the vignette's coefficients."""
-    frames = _indicator(samples.frame, count)
-    radial = sparse.csr_matrix(samples.radial)
-    columns = sparse.csr_matrix(sparse.hstack([frames, radial]))
     grey, weight = samples.log.mean(1), samples.weight
     solved = np.zeros(count + TERMS)
     for _ in range(ROUNDS):
-        solved = _solved(columns, grey, weight, samples.point, count)
-        weight = samples.weight * _trust(grey - columns @ solved, weight, samples.point)
+        solved = _solved(samples, grey, weight, count, with_vignette=True)
+        left = grey - solved[samples.frame] - samples.radial @ solved[count:]
+        weight = samples.weight * _trust(left, weight, samples.point)
     vignette = solved[count:]
-    rest = samples.log - (samples.radial @ vignette)[:, None]
+    even = samples.radial @ vignette
     exposure = np.stack(
-        [_solved(frames, rest[:, c], weight, samples.point, count) for c in range(3)], 1
+        [_solved(samples, samples.log[:, c] - even, weight, count) for c in range(3)], 1
     )
     return exposure - exposure.mean(0), vignette
 
 
-def _by_layer(samples: _Samples, rest: np.ndarray, layers: int, count: int) -> np.ndarray:
-    """(L, T, 3): logarithms of what the camera leaves over, by layer and frame."""
-    columns = _indicator(samples.layer * count + samples.frame, layers * count)
-    weight = samples.weight
-    out = np.zeros((layers * count, 3))
+def _by_layer(samples: _Samples, rest: np.ndarray, count: int, pull: float) -> np.ndarray:
+    """(T, 3): logarithms of what the camera leaves over, (N, 3) of one layer, by frame.
+
+    pull: of a frame's factor to 1, against the weight of the frame's samples.
+    """
+    weight, out = samples.weight, np.zeros((count, 3))
+    if not len(weight):
+        return out
     for _ in range(ROUNDS):
         for c in range(3):
-            out[:, c] = _solved(columns, rest[:, c], weight, samples.point, layers * count)
-        residual = (rest - columns @ out).mean(1)
-        weight = samples.weight * _trust(residual, weight, samples.point)
-    found = out.reshape(layers, count, 3)
-    return found - found.mean(1, keepdims=True)
+            out[:, c] = _solved(samples, rest[:, c], weight, count, pull=pull)
+        left = (rest - out[samples.frame]).mean(1)
+        weight = samples.weight * _trust(left, weight, samples.point)
+    return out - out.mean(0)
 
 
 def _solved(
-    columns: sparse.csr_matrix,
+    samples: _Samples,
     values: np.ndarray,
     weight: np.ndarray,
-    point: np.ndarray,
-    frames: int,
+    count: int,
+    *,
+    with_vignette: bool = False,
+    pull: float | None = None,
 ) -> np.ndarray:
-    """Least squares of columns @ x + (a free value for every point) = values.
+    """Least squares of exposure + (log v) + (a free value for every point) = values.
 
-    The points' values are eliminated first (the Schur complement of a diagonal block). The first
-    `frames` columns are exposures, the rest the vignette's.
+    The points' values are eliminated first (the Schur complement of a diagonal block), some points
+    at a time. Returns (T,) log exposures, or (T + TERMS,) with the vignette's coefficients after.
+    pull: of the exposures to 0; None for `EXPOSURE_PRIOR` of a frame's mean weight.
     """
-    points = int(point.max()) + 1
-    weighted = sparse.diags(weight) @ columns
-    total = np.bincount(point, weight, points) + 1e-9
-    by_point = _indicator(point, points).T @ weighted  # (points, columns)
-    normal = (columns.T @ weighted - by_point.T @ sparse.diags(1 / total) @ by_point).toarray()
-    means = np.bincount(point, weight * values, points) / total
-    right = weighted.T @ (values - means[point])
-    all_weight = float(weight.sum())
-    prior = np.full(len(normal), EXPOSURE_PRIOR * all_weight / max(frames, 1))
-    prior[frames:] = VIGNETTE_PRIOR * all_weight
+    unknowns = count + TERMS * with_vignette
+    normal, right = np.zeros((unknowns, unknowns)), np.zeros(unknowns)
+    ends = np.append(np.flatnonzero(np.diff(samples.point)) + 1, len(weight))
+    start = 0
+    while start < len(weight):
+        end = int(ends[min(np.searchsorted(ends, start + CHUNK), len(ends) - 1)])
+        part, start = slice(start, end), end
+        columns = _indicator(samples.frame[part], count)
+        if with_vignette:
+            radial = sparse.csr_matrix(samples.radial[part].astype(np.float64))
+            columns = sparse.csr_matrix(sparse.hstack([columns, radial]))
+        point, w = samples.point[part] - samples.point[part][0], weight[part].astype(np.float64)
+        points = int(point[-1]) + 1
+        weighted = sparse.diags(w) @ columns
+        total = np.bincount(point, w, points) + 1e-9
+        by_point = _indicator(point, points).T @ weighted  # (points, columns)
+        normal += (columns.T @ weighted - by_point.T @ sparse.diags(1 / total) @ by_point).toarray()
+        means = np.bincount(point, w * values[part], points) / total
+        right += weighted.T @ (values[part] - means[point])
+    all_weight = float(weight.sum(dtype=np.float64))
+    prior = np.full(unknowns, EXPOSURE_PRIOR * all_weight / max(count, 1) if pull is None else pull)
+    prior[count:] = VIGNETTE_PRIOR * all_weight
     return np.linalg.solve(normal + np.diag(prior + 1e-12), right)
 
 
@@ -215,18 +252,22 @@ def _gathered(store: ClipStore, motions: list[LayerMotion]) -> _Samples | None:
     step = max(2, round(np.sqrt(half.size.width * half.size.height / PER_FRAME * sparser)))
     positions = pixel_grid(store.size, half.size)[step // 2 :: step, step // 2 :: step]
     positions = np.ascontiguousarray(positions)
-    parts = [_of_frame(half, motions, t, positions, step) for t in range(store.frame_count)]
-    joined = [np.concatenate(x) for x in zip(*parts, strict=True)]
-    layer, frame, key, log, weight, at = joined
-    if not len(layer):
-        return None
-    _, point, seen = np.unique(key, return_inverse=True, return_counts=True)
-    useful = seen[point] > 1
+    columns = zip(
+        *(_of_frame(half, motions, t, positions, step) for t in range(store.frame_count)),
+        strict=True,
+    )
+    layer, frame, key, log, weight, at = (np.concatenate(column) for column in columns)
+    order = np.argsort(key, kind="stable")
+    key = key[order]
+    new = np.diff(key, prepend=key[:1] - 1) != 0
+    point = np.cumsum(new, dtype=np.int32) - 1
+    useful = np.bincount(point, minlength=1)[point] > 1
     if not useful.any():
         return None
-    layer, frame, log, weight, at = (x[useful] for x in (layer, frame, log, weight, at))
-    _, point = np.unique(point[useful], return_inverse=True)
-    return _Samples(layer, frame, point, log, radial_powers(at, store.size), weight)
+    order, new = order[useful], new[useful]
+    point = np.cumsum(new, dtype=np.int32) - 1
+    radial = radial_powers(at[order], store.size)
+    return _Samples(layer[order], frame[order], point, log[order], radial, weight[order])
 
 
 def _of_frame(
@@ -257,7 +298,8 @@ def _of_frame(
         change = OFF_PX * np.hypot(*(x.mean(-1)[ok] for x in slope))
         weight = (NOISE * colour.mean(-1)) ** 2 / (NOISE**2 + change**2)
         at = (positions + off_px)[ok]
-        of_layer = (np.full(n, i), np.full(n, t), key, np.log(colour), weight, at)
+        numbers = np.full(n, i, np.int16), np.full(n, t, np.int32)
+        of_layer = (*numbers, key, np.log(colour), weight.astype(np.float32), at)
         for values, new in zip(out, of_layer, strict=True):
             values.append(new)
     return tuple(np.concatenate(values) for values in out)

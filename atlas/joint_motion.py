@@ -21,7 +21,12 @@ FOCAL_TURN = 0.25
 FOCAL_PAIR = 0.08
 """Pairs that turn by less than this share of the frame's width say nothing of it: the error of a
 flow outweighs what the lens bends."""
-FOCAL_STEP = 1e-6
+STEP = FOCAL_STEP = 1e-6
+"""What parameters are moved by to find derivatives."""
+NEAREST = 1e-12
+"""Depths below this lie behind the camera."""
+BEHIND_PX = 1e3
+"""Residual of a point that a transform sends behind the camera."""
 
 
 def refine_jointly(
@@ -49,21 +54,50 @@ def _gauss_newton_step(
     zoomed = None
     if kind.name == "rotation" and kind.focal_is_free and _reach(matrices, kind) > FOCAL_TURN:
         zoomed = kind.zoomed(matrices, 1 + FOCAL_STEP)
+    moved = np.stack([_moved(matrix, kind) for matrix in matrices])
+    back = np.linalg.inv(moved)
     for m in pairs:
-        residual = residual_px(m, matrices[m.a], matrices[m.b])
+        residual, ja, jb = _linearised(m, (moved[m.a], back[m.b]))
         squared = (residual**2).sum(1)
         w = (np.sqrt(m.weight) * 4.0 / (4.0 + squared))[:, None]
-        ja, jb = _pair_jacobian(m, matrices, kind, residual)
-        equations.add((m.a, m.b), (ja * w[..., None], jb * w[..., None]), residual * w)
+        ja, jb = ja * w[..., None], jb * w[..., None]
+        equations.add((m.a, m.b), (ja, jb), residual * w)
         if zoomed is not None and _reach(matrices[[m.a, m.b]], kind) > FOCAL_PAIR:
             by_focal = (residual_px(m, zoomed[m.a], zoomed[m.b]) - residual) / FOCAL_STEP
-            equations.add_shared((m.a, m.b), (ja * w[..., None], jb * w[..., None]),
-                                 by_focal * w, residual * w)  # fmt: skip
+            equations.add_shared((m.a, m.b), (ja, jb), by_focal * w, residual * w)
     update, factor = equations.solved(reference, shared=zoomed is not None)
     if zoomed is not None:
         matrices = kind.zoomed(matrices, 1 + factor)
         kind.focal_px *= 1 + factor
     return np.stack([kind.step(matrix, u) for matrix, u in zip(matrices, update, strict=True)])
+
+
+def _moved(matrix: np.ndarray, kind: MotionModel) -> np.ndarray:
+    """(1 + n, 3, 3): a transform, and it moved by `STEP` in each of its n parameters."""
+    steps = [kind.step(matrix, step) for step in np.eye(kind.count) * STEP]
+    return np.stack([matrix, *steps])
+
+
+def _linearised(
+    m: Matches, views: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A pair's residual and its derivatives by either frame's parameters, forward differences.
+
+    Args:
+        views: (1 + n, 3, 3) each: `_moved` of frame a's transform, and the inverses of frame b's.
+    Returns:
+        (N, 2) px, (N, 2, n), (N, 2, n).
+    """
+    forth, back = views
+    products = np.concatenate([back[0] @ forth, back[1:] @ forth[0]])  # (1 + 2 n, 3, 3)
+    points = np.column_stack([m.a_px, np.ones(len(m.a_px))])
+    moved = (points @ products.reshape(-1, 3).T).reshape(len(points), -1, 3)
+    ahead = moved[..., 2] > NEAREST
+    depth = np.where(ahead, moved[..., 2], 1.0)[..., None]
+    residual = np.where(ahead[..., None], moved[..., :2] / depth - m.b_px[:, None], BEHIND_PX)
+    slopes = (residual[:, 1:] - residual[:, :1]).transpose(0, 2, 1) / STEP  # (N, 2, 2 n)
+    n = len(forth) - 1
+    return residual[:, 0], slopes[..., :n], slopes[..., n:]
 
 
 class _Equations:
@@ -79,11 +113,11 @@ class _Equations:
         self, pair: tuple[int, int], jacobians: tuple[np.ndarray, np.ndarray], residual: np.ndarray
     ) -> None:
         """Take in a pair's weighted (N, 2, n) derivatives and (N, 2) residuals."""
-        for i, ji in zip(pair, jacobians, strict=True):
-            self.right[i] -= np.einsum("pcn,pc->n", ji, residual)
-            for j, jj in zip(pair, jacobians, strict=True):
-                block = np.einsum("pcn,pcm->nm", ji, jj)
-                self.blocks[i, j] = self.blocks.get((i, j), 0) + block
+        flat = [j.reshape(-1, self.n) for j in jacobians]  # matrix products are quicker than einsum
+        for i, ji in zip(pair, flat, strict=True):
+            self.right[i] -= ji.T @ residual.ravel()
+            for j, jj in zip(pair, flat, strict=True):
+                self.blocks[i, j] = self.blocks.get((i, j), 0) + ji.T @ jj
 
     def add_shared(
         self,
@@ -94,7 +128,7 @@ class _Equations:
     ) -> None:
         """The same pair's (N, 2) derivatives by what all frames share."""
         for i, ji in zip(pair, jacobians, strict=True):
-            self.border[i] += np.einsum("pcn,pc->n", ji, by_shared)
+            self.border[i] += ji.reshape(-1, self.n).T @ by_shared.ravel()
         self.corner += float((by_shared**2).sum())
         self.shared_right -= float((by_shared * residual).sum())
 
@@ -135,19 +169,4 @@ def _reach(matrices: np.ndarray, kind: MotionModel) -> float:
 def residual_px(m: Matches, matrix_a: np.ndarray, matrix_b: np.ndarray) -> np.ndarray:
     """(N, 2) where a pair's transforms send its first points, off its second ones, pixels."""
     projected = apply_homography(np.linalg.inv(matrix_b) @ matrix_a, m.a_px)
-    return np.nan_to_num(projected - m.b_px, nan=1e3)
-
-
-def _pair_jacobian(
-    m: Matches, matrices: np.ndarray, kind: MotionModel, residual: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 2, n) derivatives of the residual by either frame's parameters, forward differences."""
-    h = 1e-6
-    ja = np.empty((*residual.shape, kind.count))
-    jb = np.empty_like(ja)
-    for k in range(kind.count):
-        step = np.zeros(kind.count)
-        step[k] = h
-        ja[..., k] = (residual_px(m, kind.step(matrices[m.a], step), matrices[m.b]) - residual) / h
-        jb[..., k] = (residual_px(m, matrices[m.a], kind.step(matrices[m.b], step)) - residual) / h
-    return ja, jb
+    return np.nan_to_num(projected - m.b_px, nan=BEHIND_PX)

@@ -1,9 +1,11 @@
 """Long shots: memory and time against length, and whether an edit carries from end to end.
 
     python -m benchmarks.long --frames 300 1000 --json benchmarks/results/long.json
+    python -m benchmarks.long --camera around --frames 1000 --append --json ...
     python -m benchmarks.long --clip data/annarbor --frames 206 1000
 
-Without a clip, a pan of exact truth is rendered: the uv error of sky and ground is taken in the
+Without a clip, exact truth is rendered: a pan held by hand, or a camera that looks about without an
+aim; the uv error of sky and ground is taken in the
 first and in the last tenth of the clip by the gauge of the first tenth alone, so that drift counts,
 and so is an edited frame against the true edited one. A clip is run forth and back until it is as
 long as wanted.
@@ -30,7 +32,7 @@ from atlas.metrics import checkerboard, local_jacobian, psnr_db
 from atlas.run import open_run
 from atlas.survey import FirstFrames
 from atlas.truth import Truth, open_truth
-from benchmarks.pipeline import command, keep, print_table
+from benchmarks.pipeline import command, keep, kept_rows, print_table
 from tests.scene_presets import SceneOptions, make_scene
 from tests.synthetic import write_clip
 
@@ -45,22 +47,25 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--work", type=Path, default=Path("build/bench"), help="scratch folder")
-    parser.add_argument("--clip", type=Path, help="a clip folder instead of the exact pan")
+    parser.add_argument("--clip", type=Path, help="a clip folder instead of the scene")
     parser.add_argument("--frames", type=int, nargs="+", default=[300, 1000])
-    parser.add_argument("--size", default="256x144", metavar="WxH", help="of the exact pan")
+    parser.add_argument("--size", default="256x144", metavar="WxH", help="of the exact scene")
     parser.add_argument("--quality", default="standard")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="for train.py")
+    parser.add_argument("--camera", default="pan", choices=("pan", "around"), help="of the scene")
     parser.add_argument("--json", type=Path, help="keep the table here")
+    parser.add_argument("--append", action="store_true", help="to the rows that the file has")
     return parser.parse_args()
 
 
-def render_pan(folder: Path, size: Size, count: int) -> Path:
-    """A hand-held pan over ground and sky, at one speed whatever the length."""
+def render_exact(folder: Path, size: Size, count: int, camera: str) -> Path:
+    """Ground and sky seen by hand, the camera at one speed whatever the length."""
     for old in folder.parent.glob(f"{folder.name}*"):
         shutil.rmtree(old)
-    pan_deg = min(0.06 * count, 70.0)
+    turn_deg = min(0.06 * count, 70.0) if camera == "pan" else 40.0
+    kind = {"pan": "hand", "around": "around"}[camera]
     scene = make_scene(
-        SceneOptions(size=size, frame_count=count, pan_deg=pan_deg, camera="hand", grain=1.0)
+        SceneOptions(size=size, frame_count=count, pan_deg=turn_deg, camera=kind, grain=1.0)
     )
     return write_clip(scene, folder, merged=True)
 
@@ -112,9 +117,9 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     run = options.work / "runs" / folder.name
     run.parent.mkdir(parents=True, exist_ok=True)
     sets = [word for one in options.set for word in ("--set", one)]
-    start_s = time.monotonic()
+    start_s, start_cpu_s = time.monotonic(), children_cpu_s()
     command("train.py", folder, "--out", run, "--overwrite", "--quality", options.quality, *sets)
-    seconds = time.monotonic() - start_s
+    seconds, cpu_s = time.monotonic() - start_s, children_cpu_s() - start_cpu_s
     info = json.loads((run / "run.json").read_text(encoding="utf-8"))
     row: dict[str, Any] = {
         "clip": folder.name,
@@ -123,12 +128,19 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "peak_memory_mb": info["peak_memory_mb"],
         "train_s": round(seconds, 1),
         "s_per_frame": round(seconds / clip.frame_count, 3),
+        "cpu_s_per_frame": round(cpu_s / clip.frame_count, 3),
         "stages_s": info["seconds"],
     }
     truth = open_truth(clip, None)
     if truth is not None:
         row |= drift(clip, open_run(run).mapping, truth)
     return row
+
+
+def children_cpu_s() -> float:
+    """CPU seconds of the commands run so far."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def drift(clip: Clip, mapping: LayerMapping, truth: Truth) -> dict[str, Any]:
@@ -173,18 +185,19 @@ def _edit_db(
 def main() -> None:
     options = parse_arguments()
     width, height = map(int, options.size.split("x"))
-    rows = []
+    rows = kept_rows(options.json) if options.append else []
     for count in options.frames:
-        stem = f"{options.clip.name if options.clip else 'pan'}_{count}"
+        stem = f"{options.clip.name if options.clip else options.camera}_{count}"
         folder = options.work / "data" / stem
         folder.parent.mkdir(parents=True, exist_ok=True)
         if options.clip is None:
-            render_pan(folder, Size(height, width), count)
+            render_exact(folder, Size(height, width), count, options.camera)
         else:
             repeat(Clip(options.clip), folder, count)
-        rows.append(measure(folder, options))
-        print_table([{k: v for k, v in rows[-1].items() if k != "stages_s"}])
-    keep(options.json, rows)
+        row = measure(folder, options)
+        rows = [old for old in rows if old["clip"] != row["clip"]] + [row]
+        print_table([{k: v for k, v in row.items() if k != "stages_s"}])
+        keep(options.json, rows)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,13 @@ def keep(path: Path | None, rows: list[dict[str, Any]]) -> None:
     path.write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
+def kept_rows(path: Path | None) -> list[dict[str, Any]]:
+    """The rows of a file that `keep` wrote; none without one."""
+    if path is None or not path.is_file():
+        return []
+    return json.loads(path.read_text(encoding="utf-8"))["rows"]
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"

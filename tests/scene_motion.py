@@ -64,16 +64,19 @@ def wander(rng: np.random.Generator, frame_count: int, period_frames: float) -> 
     return np.sin(t[:, None] * rates + phases).sum(1) * (2 / 7) ** 0.5
 
 
-CAMERA_KINDS = ("still", "pan", "pan_back", "hand", "shake")
+ABOUT_FRAMES = 200.0
+"""A camera that looks about comes back about this often."""
+CAMERA_KINDS = ("still", "pan", "pan_back", "hand", "around", "shake")
 
 
 def move_camera(size: Size, frame_count: int, kind: str, pan_deg: float, seed: int) -> Camera:
     """A camera of one of `CAMERA_KINDS`.
 
     still: no motion. pan: turns by `pan_deg` at an even rate. pan_back: out by `pan_deg` and back
-    to where it began. hand: a pan held by hand: smooth wobble in yaw, pitch and roll. shake: no
-    pan, fast wobble of about a degree. All but `still` also move sideways, in proportion to the
-    yaw, which only layers at a finite depth notice.
+    to where it began. hand: a pan held by hand: smooth wobble in yaw, pitch and roll. around:
+    looks about by hand, to and fro within some `pan_deg`, without an aim. shake: no pan, fast
+    wobble of about a degree. All but `still` also move sideways, in proportion to the yaw, which
+    only layers at a finite depth notice.
     """
     if kind not in CAMERA_KINDS:
         raise ValueError(f"kind must be one of {CAMERA_KINDS}, got {kind!r}")
@@ -86,9 +89,12 @@ def move_camera(size: Size, frame_count: int, kind: str, pan_deg: float, seed: i
     elif kind == "pan_back":
         yaw = pan_deg * (0.5 - 0.5 * np.cos(2 * np.pi * s) - 0.5)
         pitch = 0.05 * pan_deg * np.sin(2 * np.pi * s)
-    if kind in ("hand", "shake"):
-        period = 36.0 if kind == "hand" else 6.0
-        wobble_deg = 0.22 if kind == "hand" else 0.7
+    elif kind == "around":
+        yaw = 0.25 * pan_deg * wander(rng, frame_count, ABOUT_FRAMES)
+        pitch = 0.04 * pan_deg * wander(rng, frame_count, ABOUT_FRAMES)
+    if kind in ("hand", "around", "shake"):
+        period = 6.0 if kind == "shake" else 36.0
+        wobble_deg = 0.7 if kind == "shake" else 0.22
         yaw = yaw + wobble_deg * wander(rng, frame_count, period)
         pitch = pitch + wobble_deg * wander(rng, frame_count, period)
         roll = roll + 0.6 * wobble_deg * wander(rng, frame_count, 1.5 * period)
