@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
@@ -50,9 +51,10 @@ def test_height_channel_is_pinned():
 
 def test_logits_have_the_size_of_the_picture():
     network = small_network()
-    logits, coarse = network.both(torch.rand(2, 3, 64, 96))
-    assert logits.shape == (2, 1, 64, 96)
-    assert coarse.shape == (2, 1, 4, 6)
+    answers = network.answers(torch.rand(2, 3, 64, 96))
+    assert answers.pixels.shape == (2, 1, 64, 96)
+    assert answers.coarse.shape == (2, 1, 4, 6)
+    assert answers.presence.shape == (2, 1)
 
 
 def test_every_pixel_reaches_every_answer():
@@ -214,3 +216,53 @@ def test_weights_that_do_not_fit_have_no_mean(tmp_path: Path):
         mean_network(tmp_path / "a.safetensors", tmp_path / "b.safetensors", share=0.5)
     with pytest.raises(InputError, match="--share must be"):
         mean_network(tmp_path / "a.safetensors", tmp_path / "a.safetensors", share=1.5)
+
+
+def test_no_sky_in_the_picture_lowers_every_pixel_alike(tmp_path: Path):
+    """l + min(p, 0): nothing where the picture holds sky, else p; by torch and by OpenCV."""
+    network = small_network()
+    rgb = torch.randint(0, 255, (1, 3, 64, 96)) / 255
+    with torch.no_grad():
+        network.presence.weight.zero_()
+        pixels = []
+        for bias in (4.0, 0.0, -3.0):
+            network.presence.bias.fill_(bias)
+            pixels.append(network(rgb))
+    assert_close(pixels[0], pixels[1], rtol=0, atol=0)
+    assert_close(pixels[2], pixels[1] - 3)
+    save_weights(network, tmp_path / "w.safetensors")
+    levels = (rgb[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    got = OpenCvNetwork(tmp_path / "w.safetensors", Size(64, 96)).logits(
+        np.ascontiguousarray(levels)
+    )
+    np.testing.assert_allclose(got, pixels[2][0, 0].numpy(), atol=2e-2)  # weights in half precision
+
+
+def test_weights_without_that_answer_still_load(tmp_path: Path):
+    network = small_network()
+    with torch.no_grad():
+        network.presence.bias.fill_(5.0)  # no say
+    save_weights(network, tmp_path / "w.safetensors")
+    with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+        old = {key: file.get_tensor(key) for key in file.keys() if "presence" not in key}  # noqa: SIM118
+    save_file(old, tmp_path / "old.safetensors", metadata)
+    rgb = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    with torch.no_grad():
+        levels = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
+        wanted = load_network(tmp_path / "w.safetensors")(levels)
+        assert_close(load_network(tmp_path / "old.safetensors")(levels), wanted)
+    by_opencv = [
+        OpenCvNetwork(tmp_path / name, Size(64, 96)).logits(rgb)
+        for name in ("w.safetensors", "old.safetensors")
+    ]
+    np.testing.assert_allclose(by_opencv[0], by_opencv[1], atol=1e-5)
+
+
+def test_presence_is_not_asked_of_specks():
+    alpha = torch.zeros(3, 1, 100, 100)
+    alpha[1, 0, :5] = 1  # 5 %
+    alpha[2, 0, 0, :20] = 1  # 0.2 %
+    presence = torch.tensor([[math.log(3)], [math.log(3)], [50.0]])  # 3/4, 3/4, not asked
+    loss = losses.presence_cross_entropy(presence, alpha)
+    assert loss.item() == pytest.approx((math.log(4) + math.log(4 / 3)) / 2)

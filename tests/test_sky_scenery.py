@@ -15,7 +15,15 @@ from preprocess.sky.augment import AugmentConfig, Augmenter
 from preprocess.sky.data import Pair, load_pairs, sky_left_out
 from preprocess.sky.network import NetworkConfig, SkyNetwork, load_network, save_weights
 from preprocess.sky.procedural import sky_picture
-from preprocess.sky.scenery import Layer, bare_crowns, building, foliage, laid_over, water
+from preprocess.sky.scenery import (
+    Layer,
+    bare_crowns,
+    building,
+    foliage,
+    laid_over,
+    sparse_crowns,
+    water,
+)
 from preprocess.sky.thin_things import thin_coverage
 from preprocess.sky.train import TrainConfig, Trainer
 
@@ -37,6 +45,15 @@ def test_crowns_have_gaps_and_parts_of_pixels(draw):
     assert cover.max() <= 1
     assert 0.03 < cover.mean() < 0.7
     assert ((cover > 0.2) & (cover < 0.8)).mean() > 0.02
+
+
+def test_sparse_crowns_are_mostly_parts_of_pixels():
+    cover = np.stack([sparse_crowns(np.random.default_rng(seed), SIZE) for seed in range(12)])
+    assert cover.min() >= 0
+    assert cover.max() <= 1
+    veil = ((cover > 0.1) & (cover < 0.9)).mean(axis=(1, 2))
+    assert veil.mean() > 0.15  # bare crowns: 0.1
+    assert (veil > 0.02).all()
 
 
 def test_several_trees_hide_more_than_one():
@@ -99,6 +116,16 @@ def test_sky_between_twigs_is_unknown_and_twigs_are_not():
     assert not unknown[:, :98].any()
 
 
+def test_twigs_that_the_sky_shines_through_are_unknown():
+    rgb, label = crown_picture()
+    rgb[:60, 100:150:4] = 150
+    rgb[:60:12, 100:150] = 20
+    unknown = sky_left_out(rgb, label)
+    assert unknown[14:22, 104:116].mean() > 0.9
+    assert not unknown[12:60:12, 104:146].any()  # dark ones are ground
+    assert not unknown[64:].any()
+
+
 def test_a_pale_wall_beyond_an_edge_stays_ground():
     rgb, label = crown_picture()
     rgb[:60, 96:102] = 20
@@ -134,10 +161,10 @@ def test_ground_from_above_never_shows_the_sky():
     alpha = np.zeros((120, 160), np.uint8)
     alpha[:60] = 255
     pair = Pair("ade_1", rgb, alpha, np.full_like(alpha, 255))
-    config = AugmentConfig(all_ground=1, all_sky=0, from_above=1, burnt=0, mirrored=0)
+    config = AugmentConfig(all_ground=1, all_sky=0, from_above=1, drawn_ground=0)
     augmenter = Augmenter([pair], [], np.random.default_rng(0), config)
     for _ in range(10):
-        sample = augmenter._labelled(SIZE, ground_only=True)
+        sample = augmenter._no_sky(SIZE)
         assert sample.alpha.max() == 0
         assert sample.rgb[..., 0].max() < 0.2
 

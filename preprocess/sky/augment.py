@@ -16,11 +16,23 @@ import numpy as np
 from atlas.coords import Size
 from preprocess.sky.camera_effects import photographed
 from preprocess.sky.data import SOFT_DOMAINS, Pair, smooth_under, to_bytes
+from preprocess.sky.indoors import room, surface
 from preprocess.sky.landscape import grove, night_lights, plain_things, ridges, shore, town
 from preprocess.sky.procedural import SKY_KINDS, afterglow, fractal_noise, sky_picture
-from preprocess.sky.scenery import Layer, bare_crowns, building, foliage, laid_over, water
+from preprocess.sky.scenery import (
+    Layer,
+    bare_crowns,
+    building,
+    foliage,
+    laid_over,
+    sparse_crowns,
+    water,
+)
 from preprocess.sky.thin_things import THIN_KINDS
 from preprocess.sky.thin_things import thin_coverage as draw_thin
+
+_CROWNS = (bare_crowns, foliage, grove, sparse_crowns)
+_CROWN_SHARES = (0.2, 0.2, 0.2, 0.4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +45,12 @@ class AugmentConfig:
         ("lmf", 0.38),
         ("lowlight", 0.04),
     )
-    all_ground: float = 0.14
-    all_sky: float = 0.16
+    all_ground: float = 0.2
+    drawn_ground: float = 0.35
+    """Chance that a picture that is all ground is a drawn room or a plain surface."""
+    indoors: float = 0.4
+    """Chance that a photographed one is of those that hold no sky at all, mostly rooms."""
+    all_sky: float = 0.18
     drawn_land: float = 0.65
     """Chance that land is drawn before a picture that is all sky."""
     from_above: float = 0.4
@@ -46,16 +62,18 @@ class AugmentConfig:
     """The same where the label was a polygon."""
     white_sky: float = 0.2
     """Share of burnt-out white among the skies that are put in."""
-    dusk: float = 0.15
+    dusk: float = 0.2
     """The same of deep orange and red ones."""
+    night: float = 0.05
+    """The same of nights."""
     afterglow: float = 0.35
     """Share of the other skies put in that are lit like a sunset."""
     silhouette: float = 0.25
     """Chance that the ground under another sky is next to black."""
     thin_thing: float = 0.2
-    crowns: float = 0.14
+    crowns: float = 0.2
     """Bare or leafy crowns, or a grove, with sky between."""
-    crowns_white: float = 0.4
+    crowns_white: float = 0.55
     """The same before a sky that is white."""
     ridges: float = 0.12
     """Mountains put behind the ground of a picture."""
@@ -102,6 +120,7 @@ class Augmenter:
             for domain, _ in self.config.domain_shares
         }
         self.ground = [pair for pair in pairs if _ground_top(pair) is not None]
+        self.bare = [pair for pair in self.ground if _ground_top(pair) == 0]
         shares = [
             (domain, share) for domain, share in self.config.domain_shares if self.pairs[domain]
         ]
@@ -130,9 +149,10 @@ class Augmenter:
             sample = Sample(sky, np.ones(shape, np.float32), np.ones(shape, np.float32))
             if rng.random() < config.drawn_land:
                 self._draw_land(sample)
+        elif kind < config.all_sky + config.all_ground:
+            sample = self._no_sky(size)
         else:
-            ground_only = bool(self.ground) and kind < config.all_sky + config.all_ground
-            sample = self._labelled(size, ground_only=ground_only)
+            sample = self._labelled(size)
         self._add_scenery(sample)
         if sample.alpha.mean() > 0.03 and rng.random() < config.fog:
             self.add_fog(sample)
@@ -160,7 +180,7 @@ class Augmenter:
         if sample.alpha.mean() > 0.1:
             white = _mean_sky(sample).min() > 0.85
             if rng.random() < (config.crowns_white if white else config.crowns):
-                draw = (bare_crowns, foliage, grove)[rng.choice(3, p=[0.35, 0.3, 0.35])]
+                draw = _CROWNS[rng.choice(len(_CROWNS), p=_CROWN_SHARES)]
                 self._add_dark_thing(sample, draw(rng, size))
         if sample.alpha.mean() > 0.1 and rng.random() < config.thin_thing:
             kind = str(rng.choice(THIN_KINDS, p=[0.45, 0.2, 0.2, 0.15]))
@@ -185,16 +205,24 @@ class Augmenter:
         if rng.random() < 0.2:
             self._add_dark_thing(sample, grove(rng, size))
 
-    def _labelled(self, size: Size, *, ground_only: bool) -> Sample:
+    def _no_sky(self, size: Size) -> Sample:
+        """A picture that is all ground: drawn, or the part of a photograph below its sky."""
         rng, config = self.rng, self.config
-        if ground_only:
-            pair = self.ground[rng.integers(len(self.ground))]
-            any_angle = rng.random() < config.from_above
-            sample = self._crop(pair, size, top=_ground_top(pair) or 0, any_angle=any_angle)
-        else:
-            domain = self._domains[rng.choice(len(self._domains), p=self._shares)]
-            pair = self.pairs[domain][rng.integers(len(self.pairs[domain]))]
-            sample = self._crop(pair, size, top=0)
+        if not self.ground or rng.random() < config.drawn_ground:
+            draw = room if rng.random() < 0.75 else surface
+            shape = (size.height, size.width)
+            return Sample(draw(rng, size), np.zeros(shape, np.float32), np.ones(shape, np.float32))
+        bare = bool(self.bare) and rng.random() < config.indoors
+        pairs = self.bare if bare else self.ground
+        pair = pairs[rng.integers(len(pairs))]
+        any_angle = not bare and rng.random() < config.from_above
+        return self._crop(pair, size, top=_ground_top(pair) or 0, any_angle=any_angle)
+
+    def _labelled(self, size: Size) -> Sample:
+        rng, config = self.rng, self.config
+        domain = self._domains[rng.choice(len(self._domains), p=self._shares)]
+        pair = self.pairs[domain][rng.integers(len(self.pairs[domain]))]
+        sample = self._crop(pair, size, top=0)
         soft = pair.domain in SOFT_DOMAINS
         chance = config.other_sky_soft if soft else config.other_sky_rough
         if sample.alpha.mean() > 0.03 and rng.random() < chance:
@@ -243,6 +271,8 @@ class Augmenter:
             return sky_picture(rng, size, "white")
         if kind < self.config.white_sky + self.config.dusk:
             return sky_picture(rng, size, "dusk")
+        if kind < self.config.white_sky + self.config.dusk + self.config.night:
+            return sky_picture(rng, size, "night")
         sky = self._day_sky(size)
         return afterglow(rng, sky) if rng.random() < self.config.afterglow else sky
 

@@ -36,6 +36,11 @@ _SKY_LIKE = 0.13
 """Largest difference of a colour channel from the sky nearby, where that is white."""
 _GAP_SHARE = 0.004
 """Largest patch between twigs, in shares of the picture."""
+_CROWN_PX = 9
+_CROWN_GAPS = 0.06
+"""Share of small sky-like patches in a window of `_CROWN_PX` from which it is a crown with gaps."""
+_VEIL = 0.35
+"""Brightness of a twig, in shares of the sky's nearby, above which the sky may shine through it."""
 _ALIKE = 0.02
 """Squared colour distance of sky and ground at which colour and guided filter count alike."""
 
@@ -153,8 +158,9 @@ def sky_left_out(rgb: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Where a polygon calls ground what looks like the sky beside it: nothing is known there.
 
     Two cases: gaps between the twigs of a crown that the polygon counted as ground whole, that is
-    small patches of the sky's colour near the sky; and parts that run into the labelled sky without
-    an edge between. Large patches beyond an edge (a pale wall) stay ground.
+    small patches of the sky's colour near the sky, and the paler twigs beside them, which the sky
+    shines through; and parts that run into the labelled sky without an edge between. Large patches
+    beyond an edge (a pale wall) stay ground.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -177,9 +183,11 @@ def sky_left_out(rgb: np.ndarray, label: np.ndarray) -> np.ndarray:
     small = stats[:, cv2.CC_STAT_AREA] < _GAP_SHARE * label.size
     touching = np.bincount(patches[alike & (nearness < 2)], minlength=count)
     joined = touching > 0.5 * np.sqrt(stats[:, cv2.CC_STAT_AREA])
-    unknown = small | joined
-    unknown[0] = False
-    return unknown[patches]
+    small[0] = joined[0] = False
+    gaps = small[patches]
+    crown = cv2.blur(gaps.astype(np.float32), (_CROWN_PX, _CROWN_PX)) > _CROWN_GAPS
+    veiled = crown & ~sky & (rgb.mean(axis=2) > 255 * _VEIL * local.mean(axis=2))
+    return gaps | joined[patches] | veiled
 
 
 def smooth_under(rgb: np.ndarray, alpha: np.ndarray, radius_px: int) -> np.ndarray:

@@ -52,3 +52,15 @@ def coarse_cross_entropy(logits: Tensor, alpha: Tensor, weight: Tensor) -> Tenso
     return cross_entropy(
         logits, F.adaptive_avg_pool2d(alpha, size), F.adaptive_avg_pool2d(weight, size)
     )
+
+
+def presence_cross_entropy(presence: Tensor, alpha: Tensor) -> Tensor:
+    """Cross entropy of the logit (B, 1) of any sky in the picture, by the share that is sky.
+
+    Truth: no below 0.05 % of the picture, yes above 0.4 %; pictures between are not asked about.
+    """
+    share = alpha.mean(dim=(1, 2, 3))
+    asked = ((share < 0.0005) | (share > 0.004)).to(presence.dtype)
+    truth = (share > 0.004).to(presence.dtype)
+    loss = F.binary_cross_entropy_with_logits(presence[:, 0], truth, reduction="none")
+    return (loss * asked).sum() / asked.sum().clamp_min(1)

@@ -3,7 +3,8 @@
 A residual encoder (He et al., arXiv 1512.03385) halves the picture five times; a vector pooled over
 the whole picture is added at the coarsest stage (global context, as in ParseNet, arXiv 1506.04579);
 a decoder adds the stages back. Besides RGB the network is given the height in the frame as a
-channel (CoordConv, arXiv 1807.03247), because sky is above.
+channel (CoordConv, arXiv 1807.03247), because sky is above. The pooled vector also says whether the
+picture holds any sky; where it holds none, that lowers every pixel's answer.
 """
 
 from __future__ import annotations
@@ -84,11 +85,24 @@ class Merge(nn.Module):
         return F.relu(self.mix(F.relu(up + self.skip(skip))))
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What the network says of a batch; logits."""
+
+    pixels: Tensor
+    """(B, 1, H, W) of the opacity, at the input's size."""
+    coarse: Tensor
+    """(B, 1, H/16, W/16): the same by the 1/16 stage alone; for training."""
+    presence: Tensor
+    """(B, 1): of there being any sky in the picture."""
+
+
 class SkyNetwork(nn.Module):
     """Logit of the sky's opacity for each pixel of a small frame.
 
     Input: (B, 3, H, W) display-encoded RGB in [0, 1], H and W multiples of 32.
-    Output: (B, 1, H, W) logits at the input's size, computed at half of it.
+    Output: (B, 1, H, W) logits at the input's size, computed at half of it: l + min(p, 0), l of the
+    pixel and p of sky in the picture at all.
     """
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
@@ -99,6 +113,7 @@ class SkyNetwork(nn.Module):
         self.stages = nn.ModuleList(Stage(*sizes) for sizes in stages)
         self.context = nn.Sequential(nn.Linear(widths[-1], widths[-1]), nn.ReLU())
         self.context_gain = nn.Linear(widths[-1], widths[-1])
+        self.presence = nn.Linear(widths[-1], 1)
         self.merges = nn.ModuleList(
             Merge(widths[level + 1], widths[level]) for level in reversed(range(4))
         )
@@ -106,10 +121,10 @@ class SkyNetwork(nn.Module):
         self.head = nn.Conv2d(widths[0], 1, 3, padding=1)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        return self.both(rgb)[0]
+        return self.answers(rgb).pixels
 
-    def both(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits at full size, and those of the 1/16 stage (B, 1, H/16, W/16) for training."""
+    def answers(self, rgb: Tensor) -> Answers:
+        """All that it says of (B, 3, H, W); only the pixels' logits are for use."""
         if rgb.shape[-2] % STRIDE_PX or rgb.shape[-1] % STRIDE_PX:
             raise ValueError(f"height and width must be multiples of 32, got {tuple(rgb.shape)}")
         x = with_height_channel(rgb)
@@ -117,17 +132,17 @@ class SkyNetwork(nn.Module):
         for stage in self.stages:
             x = stage(x)
             levels.append(x)
-        pooled = self.context_gain(self.context(x.mean(dim=(2, 3))))
-        x = F.relu(x + pooled[:, :, None, None])
+        context = self.context(x.mean(dim=(2, 3)))
+        presence = self.presence(context)
+        x = F.relu(x + self.context_gain(context)[:, :, None, None])
         coarse_logits = torch.zeros(0)
         for index, merge in enumerate(self.merges):
             x = merge(x, levels[3 - index])
             if index == 0:
                 coarse_logits = self.coarse_head(x)
-        logits = F.interpolate(
-            self.head(x), size=rgb.shape[-2:], mode="bilinear", align_corners=False
-        )
-        return logits, coarse_logits
+        logits = self.head(x) - F.relu(-presence)[:, :, None, None]
+        logits = F.interpolate(logits, size=rgb.shape[-2:], mode="bilinear", align_corners=False)
+        return Answers(logits, coarse_logits, presence)
 
 
 def folded(network: SkyNetwork) -> SkyNetwork:
@@ -190,6 +205,9 @@ def load_network(path: Path) -> SkyNetwork:
         blocks=tuple(int(v) for v in metadata["blocks"].split(",")),
     )
     network = SkyNetwork(config)
+    if "presence.weight" not in tensors:  # weights of before that answer: it says nothing
+        tensors["presence.weight"] = torch.zeros_like(network.presence.weight)
+        tensors["presence.bias"] = torch.zeros_like(network.presence.bias)
     missing, unexpected = network.load_state_dict(tensors, strict=False)
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or unexpected:

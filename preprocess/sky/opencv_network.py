@@ -65,7 +65,8 @@ def sky_network_onnx(weights: Path, size: Size) -> bytes:
             value = builder.relu(graph.add("Add", [value, inner]))
         skips.append(value)
     pooled = graph.add("GlobalAveragePool", [value])
-    pooled = builder.conv(builder.relu(builder.conv(pooled, "context.0")), "context_gain")
+    context = builder.relu(builder.conv(pooled, "context.0"))
+    pooled = builder.conv(context, "context_gain")
     channels = len(tensors["context_gain.bias"])
     shape = np.array([1, channels, size.height // 32, size.width // 32], np.int64)
     # OpenCV 5 would otherwise fuse this sum into the convolution, which cannot repeat its result
@@ -75,6 +76,11 @@ def sky_network_onnx(weights: Path, size: Size) -> bytes:
         value = builder.merged(value, skips[-2 - merge], f"merges.{merge}")
     answer = builder.conv(value, "head")
     half = [1, 1, size.height // 2, size.width // 2]
+    if "presence.weight" in tensors:
+        # min(p, 0) = -relu(-p), the sign taken into the layer's weights
+        absence = builder.relu(builder.conv(context, "presence", sign=-1))
+        absence = graph.add("Expand", [absence, graph.constant(np.array(half, np.int64))])
+        answer = graph.add("Sub", [answer, absence])
     return graph.model(("rgb", [1, 4, size.height, size.width]), (answer, half))
 
 
@@ -103,11 +109,11 @@ class _Builder:
     def relu(self, value: str) -> str:
         return self.graph.add("Relu", [value])
 
-    def conv(self, value: str, name: str) -> str:
-        """A convolution, or a linear layer as one of 1x1, with its bias."""
+    def conv(self, value: str, name: str, sign: int = 1) -> str:
+        """A convolution, or a linear layer as one of 1x1, with its bias; `sign` times that."""
         weight, bias = self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
         weight = weight[..., None, None] if weight.ndim == 2 else weight
-        return self.graph.convolution(value, weight, bias)
+        return self.graph.convolution(value, sign * weight, sign * bias)
 
     def norm_conv(self, value: str, name: str, stride: int = 1) -> str:
         """A convolution with the batch normalisation after it folded in."""

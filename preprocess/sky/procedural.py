@@ -221,17 +221,17 @@ def _dusk(rng: np.random.Generator, size: Size) -> np.ndarray:
         pale = _uniform(rng, [0.9, 0.6, 0.2], [1.0, 1.0, 0.95])
         sky = sky + halo[..., None] * (glow - sky)
         sky = sky + cv2.GaussianBlur(disc, (0, 0), 0.7)[..., None] * (pale - sky)
-    if rng.random() < 0.65:
+    if rng.random() < 0.75:
         sky = _with_bars(rng, size, sky)
     return sky
 
 
 def _with_bars(rng: np.random.Generator, size: Size, sky: np.ndarray) -> np.ndarray:
     """Long level bars of cloud, darker than the sky or lit from below."""
-    tall = Size(size.height, max(8, size.width // int(rng.integers(3, 12))))
+    tall = Size(size.height, max(8, size.width // int(rng.integers(3, 24))))
     noise = fractal_noise(rng, tall, int(rng.integers(3, 10)), int(rng.integers(2, 6)))
     noise = cv2.resize(noise, size.wh, interpolation=cv2.INTER_CUBIC)
-    above = (noise - rng.uniform(0.25, 0.7)) / rng.uniform(0.04, 0.4)
+    above = (noise - rng.uniform(0.25, 0.7)) / rng.uniform(0.02, 0.4)
     where = np.interp(np.linspace(0, 1, size.height), np.linspace(0, 1, 4), rng.random(4))
     where = where.astype(np.float32)[:, None, None]
     dark = _uniform(rng, [0.6, 0.4, 0.5], [1.0, 0.8, 1.0])

@@ -7,6 +7,7 @@ picture. Colours are display-encoded RGB in [0, 1]. Skies: `procedural`; single 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -14,9 +15,12 @@ import numpy as np
 
 from atlas.coords import Size
 from preprocess.sky.procedural import fractal_noise
-from preprocess.sky.thin_things import thin_coverage
+from preprocess.sky.thin_things import grow_tree, thin_coverage
 
 _SUPERSAMPLING = 2
+_TWIG_SUPERSAMPLING = 3
+_TWIG_SHIFT = 3
+"""cv2 draws lines at 1/8 px."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,58 @@ def bare_crowns(rng: np.random.Generator, size: Size) -> np.ndarray:
     for _ in range(int(rng.integers(2, 7))):
         clear *= 1 - thin_coverage(rng, size, "twigs")
     return 1 - clear
+
+
+def sparse_crowns(rng: np.random.Generator, size: Size) -> np.ndarray:
+    """Coverage of leafless crowns whose twigs are thinner than a pixel, a veil before the sky.
+
+    Short curved twigs point away from the middle of an ellipse, in sheets of lines drawn at a share
+    of full coverage; sheets lie one before the other: 1 - prod(1 - c). Stems and boughs carry them.
+
+    Returns:
+        (H, W) float32 in [0, 1].
+    """
+    large = Size(size.height * _TWIG_SUPERSAMPLING, size.width * _TWIG_SUPERSAMPLING)
+    clear = np.ones((large.height, large.width), np.float32)
+    for _ in range(int(rng.integers(1, 6))):
+        middle = rng.uniform([-0.1, 0.0], [1.1, 0.75]) * large.wh
+        radii = rng.uniform([0.1, 0.15], [0.4, 0.5]) * large.height
+        boughs = np.zeros(clear.shape, np.uint8)
+        foot = (float(middle[0]), float(middle[1] + radii[1] * rng.uniform(0.9, 1.3)))
+        ground = (round(foot[0]), large.height)
+        heading = math.radians(-90 + rng.normal(0, 6))
+        thickness = rng.uniform(0.006, 0.03) * large.height
+        trunk = (round(foot[0]), round(foot[1]))
+        cv2.line(boughs, trunk, ground, 255, max(1, round(thickness)), cv2.LINE_AA)
+        stem = (foot, heading, float(radii[1]) * rng.uniform(0.5, 0.8), thickness)
+        grow_tree(rng, boughs, stem, int(rng.integers(10, 120)))
+        clear *= 1 - boughs.astype(np.float32) / 255
+        density = rng.uniform(0.15, 1.5)
+        for _ in range(int(rng.integers(2, 5))):
+            sheet = np.zeros(clear.shape, np.uint8)
+            twigs = _twigs(rng, middle, radii, round(500 * density), large.height)
+            level = int(rng.integers(40, 190))
+            cv2.polylines(sheet, list(twigs), False, level, 1, cv2.LINE_AA, _TWIG_SHIFT)
+            clear *= 1 - sheet.astype(np.float32) / 255
+    return cv2.resize(1 - clear, size.wh, interpolation=cv2.INTER_AREA)
+
+
+def _twigs(
+    rng: np.random.Generator, middle: np.ndarray, radii: np.ndarray, count: int, height: int
+) -> np.ndarray:
+    """(N, 3, 1, 2) int32 points of bent twigs in an ellipse, in 1/8 px; denser in the middle."""
+    angle = rng.uniform(0, 2 * np.pi, count)
+    reach = rng.uniform(0, 1, count) ** rng.uniform(0.4, 0.8)
+    root = middle + (np.stack([np.cos(angle), np.sin(angle)], axis=-1) * reach[:, None]) * radii
+    heading = angle + rng.normal(0, 0.6, count)
+    length = rng.uniform(0.02, 0.12) * height * rng.uniform(0.3, 1.0, count)
+    bend = rng.normal(0, 0.5, count)
+    points = [root]
+    for turn in (0.0, 1.0):
+        way = heading + turn * bend
+        step = 0.5 * length[:, None] * np.stack([np.cos(way), np.sin(way) - 0.3], axis=-1)
+        points.append(points[-1] + step)
+    return np.round(np.stack(points, axis=1) * 8).astype(np.int32)[:, :, None]
 
 
 def foliage(rng: np.random.Generator, size: Size) -> np.ndarray:

@@ -32,12 +32,19 @@ from atlas.errors import InputError, run_script
 from preprocess.sky import losses
 from preprocess.sky.augment import Augmenter
 from preprocess.sky.data import STRIDE_PX, Pair, fitting_size, hold_out, load_pairs
-from preprocess.sky.network import SkyNetwork, load_network, save_weights
+from preprocess.sky.network import Answers, SkyNetwork, load_network, save_weights
 from preprocess.sky.sky_sources import load_skies
 
 log = logging.getLogger(__name__)
 
-LOSS_WEIGHTS = {"cross_entropy": 1.0, "absolute": 1.0, "overlap": 0.5, "edges": 1.5, "coarse": 0.3}
+LOSS_WEIGHTS = {
+    "cross_entropy": 1.0,
+    "absolute": 1.0,
+    "overlap": 0.5,
+    "edges": 1.5,
+    "coarse": 0.3,
+    "presence": 0.2,
+}
 BATCH_SIZES = (
     Size(192, 256),
     Size(192, 256),
@@ -143,8 +150,8 @@ class Trainer:
             torch.from_numpy(v)[:, None].to(self.device).float() / 255 for v in shard[1:]
         )
         with torch.autocast(self.device.type, torch.bfloat16):
-            logits, coarse = self.network.both(rgb)
-        terms = loss_terms(logits.float(), coarse.float(), alpha, weight)
+            answers = self.network.answers(rgb)
+        terms = loss_terms(answers, alpha, weight)
         total = torch.stack([LOSS_WEIGHTS[name] * term for name, term in terms.items()]).sum()
         gradients = torch.autograd.grad(total, list(self.network.parameters()))
         return {name: float(term.detach()) for name, term in terms.items()}, gradients
@@ -196,14 +203,16 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
 
 
-def loss_terms(logits: Tensor, coarse: Tensor, alpha: Tensor, weight: Tensor) -> dict[str, Tensor]:
-    """The terms that `LOSS_WEIGHTS` weighs, by name."""
+def loss_terms(answers: Answers, alpha: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    """The terms that `LOSS_WEIGHTS` weighs, by name; `alpha` and `weight` (B, 1, H, W)."""
+    logits = answers.pixels.float()
     return {
         "cross_entropy": losses.cross_entropy(logits, alpha, weight),
         "absolute": losses.absolute(logits, alpha, weight),
         "overlap": losses.overlap(logits, alpha, weight),
         "edges": losses.edges(logits, alpha, weight),
-        "coarse": losses.coarse_cross_entropy(coarse, alpha, weight),
+        "coarse": losses.coarse_cross_entropy(answers.coarse.float(), alpha, weight),
+        "presence": losses.presence_cross_entropy(answers.presence.float(), alpha),
     }
 
 

@@ -1,0 +1,63 @@
+"""Pictures without any sky that are drawn for training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atlas.coords import Size
+from preprocess.sky.augment import AugmentConfig, Augmenter
+from preprocess.sky.data import Pair
+from preprocess.sky.indoors import room, surface
+
+SIZE = Size(64, 96)
+
+
+@pytest.mark.parametrize("draw", [room, surface])
+def test_pictures_differ_and_repeat_with_their_seed(draw):
+    pictures = [draw(np.random.default_rng(seed), SIZE) for seed in (0, 1, 0)]
+    np.testing.assert_array_equal(pictures[0], pictures[2])
+    assert np.abs(pictures[0] - pictures[1]).mean() > 0.02
+    for picture in pictures:
+        assert picture.shape == (64, 96, 3)
+        assert picture.dtype == np.float32
+        assert picture.min() >= 0
+        assert picture.max() <= 1
+        assert picture.std() > 0.01
+
+
+def test_many_rooms_are_pale_above():
+    """Else they would not teach that a pale ceiling is no sky."""
+    tops = [room(np.random.default_rng(seed), SIZE)[:16].mean() for seed in range(24)]
+    assert np.mean(np.array(tops) > 0.7) > 0.25
+
+
+def pair(name: str, level: int, sky_rows: int) -> Pair:
+    rgb = np.full((96, 128, 3), level, np.uint8)
+    alpha = np.zeros((96, 128), np.uint8)
+    alpha[:sky_rows] = 255
+    return Pair(name, rgb, alpha, np.full_like(alpha, 255))
+
+
+def ground_levels(config: AugmentConfig) -> np.ndarray:
+    """Mean levels of pictures that are all ground, of sources with sky (60) and bare (200)."""
+    sources = [pair("ade_1", 60, 20), pair("ade_2", 200, 0)]
+    augmenter = Augmenter(sources, [], np.random.default_rng(0), config)
+    samples = [augmenter._no_sky(SIZE) for _ in range(40)]
+    assert all(sample.alpha.max() == 0 and sample.weight.min() == 1 for sample in samples)
+    return np.array([sample.rgb.mean() * 255 for sample in samples])
+
+
+def test_pictures_without_sky_are_taken_as_often_as_asked():
+    bare = ground_levels(AugmentConfig(drawn_ground=0, indoors=1))
+    np.testing.assert_allclose(bare, 200, atol=1)
+    any_ground = ground_levels(AugmentConfig(drawn_ground=0, indoors=0))
+    assert 5 < np.sum(np.abs(any_ground - 60) < 1) < 35
+    drawn = ground_levels(AugmentConfig(drawn_ground=1))
+    assert drawn.std() > 10
+
+
+def test_all_ground_samples_hold_no_sky():
+    config = AugmentConfig(all_sky=0, all_ground=1)
+    augmenter = Augmenter([pair("ade_1", 60, 20)], [], np.random.default_rng(1), config)
+    assert max(augmenter.sample(SIZE).alpha.max() for _ in range(20)) == 0
