@@ -30,9 +30,10 @@ from preprocess.sky.augment import AugmentConfig, Augmenter, Sample
 from preprocess.sky.choose import open_matter
 from preprocess.sky.data import SOFT_DOMAINS, Pair, hold_out, read_pairs, to_bytes
 from preprocess.sky.evaluate import alone, score_picture
+from preprocess.sky.indoors import room, surface
 from preprocess.sky.matte import NETWORK_WEIGHTS
 from preprocess.sky.procedural import DAY_KINDS, SKY_KINDS, sky_picture
-from preprocess.sky.scenery import Layer, laid_over
+from preprocess.sky.scenery import Layer, laid_over, sparse_crowns
 from tests.demo_scene import demo_scene
 
 FRAME = Size(288, 512)
@@ -42,6 +43,8 @@ DARK_KINDS = ("sunset", "dusk", "night", "city_glow")
 PLAIN_SKIES = {"textureless blue": (0.42, 0.62, 0.9), "textureless grey": (0.75, 0.76, 0.77)}
 _PORTRAIT = 1 / 3
 _LEAST_ROWS = 100
+_LITTLE = 0.02
+"""Share of a picture that counts as little sky."""
 
 Picture = tuple[np.ndarray, np.ndarray]
 """rgb (H, W, 3) uint8 and matte (H, W) float32."""
@@ -75,6 +78,7 @@ def cases(
     for kind in SKY_KINDS:
         yield kind, swapped(kind)
     yield "portrait", [_portrait(pair) for pair in both]
+    yield "little sky", [crop for crop in map(_little_sky, both) if crop is not None]
     yield "mountains behind", [_mountains(pair, rng) for rng in rngs for pair in both]
     for name, draw in DRAWN.items():
         pictures = [draw(np.random.default_rng([seed, 8])) for seed in range(6 * seeds)]
@@ -84,6 +88,9 @@ def cases(
         yield "demo clip", demo_frames()
     yield "no sky", [_finished(Layer(rgb, np.zeros(rgb.shape[:2]))) for rgb in ground]
     yield "no sky, plain things", [_plain(rgb, rng) for rng in rngs for rgb in ground]
+    for name, draw in BARE.items():
+        pictures = [draw(np.random.default_rng([seed, 9]), FRAME) for seed in range(12 * seeds)]
+        yield name, [_finished(Layer(rgb, np.zeros(rgb.shape[:2]))) for rgb in pictures]
 
 
 def demo_frames() -> list[Picture]:
@@ -139,6 +146,17 @@ def _portrait(pair: Pair) -> Picture:
     return np.ascontiguousarray(pair.rgb[:, part]), pair.alpha[:, part] / np.float32(255)
 
 
+def _little_sky(pair: Pair) -> Picture | None:
+    """The lower part of a picture that holds `_LITTLE` of sky; None where that is little."""
+    sky = pair.alpha.mean(axis=1)[::-1].cumsum()[::-1] / 255
+    rows = pair.alpha.shape[0]
+    share = sky / np.arange(rows, 0, -1)
+    top = int(np.argmin(np.abs(share - _LITTLE)))
+    if rows - top < _LEAST_ROWS:
+        return None
+    return np.ascontiguousarray(pair.rgb[top:]), pair.alpha[top:] / np.float32(255)
+
+
 def _mountains(pair: Pair, rng: np.random.Generator) -> Picture:
     sample = _sample(pair)
     augmenter = Augmenter([pair], [], rng, AugmentConfig(silhouette=0.0))
@@ -179,11 +197,22 @@ def _drawn_grove(rng: np.random.Generator) -> Layer:
     return _before(sky, Layer(bark, landscape.grove(rng, FRAME)))
 
 
+def _drawn_crowns(rng: np.random.Generator) -> Layer:
+    sky = sky_picture(rng, FRAME, "white")
+    bark = rng.uniform(0.05, 0.3) * np.ones((*sky.shape[:2], 3), np.float32)
+    return _before(sky, Layer(bark, sparse_crowns(rng, FRAME)), landscape.town(rng, FRAME, sky))
+
+
 DRAWN: dict[str, Callable[[np.random.Generator], Layer]] = {
     "sky alone": _drawn_sky,
     "mountains in haze": _drawn_mountains,
     "dusk over town or sea": _drawn_dusk,
     "white behind a grove": _drawn_grove,
+    "white behind sparse crowns": _drawn_crowns,
+}
+BARE: dict[str, Callable[[np.random.Generator, Size], np.ndarray]] = {
+    "no sky, rooms": room,
+    "no sky, plain surfaces": surface,
 }
 
 
@@ -229,14 +258,14 @@ def main() -> None:
             continue
         ways[f"{short}, careful"] = alone(open_matter(name, careful=True))
         ways[f"{short}, streaming"] = alone(open_matter(name))
-    print(f"{'':22}{'pictures':>9}  " + "  ".join(ways))
+    print(f"{'':26}{'pictures':>9}  " + "  ".join(ways))
     result = {}
     for case, pictures in cases(held_out_pictures(arguments.data), arguments.seeds):
         if arguments.only and arguments.only not in case:
             continue
         result[case] = {way: score(matte_of, pictures) for way, matte_of in ways.items()}
         cells = "  ".join(f"{value:>{len(way)}.4f}" for way, value in result[case].items())
-        print(f"{case:22}{len(pictures):>9}  {cells}", flush=True)
+        print(f"{case:26}{len(pictures):>9}  {cells}", flush=True)
         if arguments.pictures:
             _write_sheet(arguments.pictures / f"{case}.png", pictures, list(ways.values())[-1])
     if arguments.json:

@@ -8,12 +8,12 @@ import pytest
 from atlas.coords import Size
 from preprocess.sky.augment import AugmentConfig, Augmenter
 from preprocess.sky.data import Pair
-from preprocess.sky.indoors import room, surface
+from preprocess.sky.indoors import bokeh, room, surface
 
 SIZE = Size(64, 96)
 
 
-@pytest.mark.parametrize("draw", [room, surface])
+@pytest.mark.parametrize("draw", [room, surface, bokeh])
 def test_pictures_differ_and_repeat_with_their_seed(draw):
     pictures = [draw(np.random.default_rng(seed), SIZE) for seed in (0, 1, 0)]
     np.testing.assert_array_equal(pictures[0], pictures[2])
@@ -51,7 +51,7 @@ def ground_levels(config: AugmentConfig) -> np.ndarray:
 def test_pictures_without_sky_are_taken_as_often_as_asked():
     bare = ground_levels(AugmentConfig(drawn_ground=0, indoors=1))
     np.testing.assert_allclose(bare, 200, atol=1)
-    any_ground = ground_levels(AugmentConfig(drawn_ground=0, indoors=0))
+    any_ground = ground_levels(AugmentConfig(drawn_ground=0, indoors=0, high_up=0))
     assert 5 < np.sum(np.abs(any_ground - 60) < 1) < 35
     drawn = ground_levels(AugmentConfig(drawn_ground=1))
     assert drawn.std() > 10

@@ -16,7 +16,7 @@ import numpy as np
 from atlas.coords import Size
 from preprocess.sky.camera_effects import photographed
 from preprocess.sky.data import SOFT_DOMAINS, Pair, smooth_under, to_bytes
-from preprocess.sky.indoors import room, surface
+from preprocess.sky.indoors import bokeh, room, surface
 from preprocess.sky.landscape import grove, night_lights, plain_things, ridges, shore, town
 from preprocess.sky.procedural import SKY_KINDS, afterglow, fractal_noise, sky_picture
 from preprocess.sky.scenery import (
@@ -47,7 +47,7 @@ class AugmentConfig:
     )
     all_ground: float = 0.2
     drawn_ground: float = 0.35
-    """Chance that a picture that is all ground is a drawn room or a plain surface."""
+    """Chance that a picture that is all ground is a drawn one: see `indoors`."""
     indoors: float = 0.4
     """Chance that a photographed one is of those that hold no sky at all, mostly rooms."""
     all_sky: float = 0.18
@@ -55,6 +55,8 @@ class AugmentConfig:
     """Chance that land is drawn before a picture that is all sky."""
     from_above: float = 0.4
     """Chance that a picture of ground only is turned by any angle, as if seen from the air."""
+    high_up: float = 0.4
+    """Chance that the air between veils such a picture."""
     turned: float = 0.4
     other_sky_soft: float = 0.5
     """Chance of a sky swap where the matte is soft."""
@@ -209,14 +211,19 @@ class Augmenter:
         """A picture that is all ground: drawn, or the part of a photograph below its sky."""
         rng, config = self.rng, self.config
         if not self.ground or rng.random() < config.drawn_ground:
-            draw = room if rng.random() < 0.75 else surface
+            draw = (room, surface, bokeh)[rng.choice(3, p=[0.6, 0.3, 0.1])]
             shape = (size.height, size.width)
             return Sample(draw(rng, size), np.zeros(shape, np.float32), np.ones(shape, np.float32))
         bare = bool(self.bare) and rng.random() < config.indoors
         pairs = self.bare if bare else self.ground
         pair = pairs[rng.integers(len(pairs))]
         any_angle = not bare and rng.random() < config.from_above
-        return self._crop(pair, size, top=_ground_top(pair) or 0, any_angle=any_angle)
+        sample = self._crop(pair, size, top=_ground_top(pair) or 0, any_angle=any_angle)
+        if any_angle and rng.random() < config.high_up:
+            veil = rng.uniform(0.4, 1.0) * rng.uniform([0.6, 0.7, 0.75], [1.0, 1.0, 1.0])
+            seen = np.float32(rng.uniform(0.15, 0.7))
+            sample.rgb = (veil + seen * (sample.rgb - veil)).astype(np.float32)
+        return sample
 
     def _labelled(self, size: Size) -> Sample:
         rng, config = self.rng, self.config

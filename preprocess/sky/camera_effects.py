@@ -68,7 +68,7 @@ def _colours(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     levels = to_bytes(rgb)
     table = np.round(curve * 255).astype(np.uint8)[None]
     mapped = cv2.LUT(levels, table).astype(np.float32) / 255
-    saturation = 0.0 if rng.random() < 0.05 else np.exp(strong * rng.uniform(-0.9, 0.6))
+    saturation = 0.0 if rng.random() < 0.1 else np.exp(strong * rng.uniform(-0.9, 0.6))
     matrix = saturation * np.eye(3) + (1 - saturation) * np.tile(_GREY, (3, 1))
     if rng.random() < 0.1:
         matrix = matrix + strong * rng.normal(0, 0.08, (3, 3))

@@ -1,4 +1,4 @@
-"""Training material without any sky: rooms with pale walls and bright windows, plain surfaces.
+"""Training material without any sky: rooms, plain surfaces, backgrounds out of focus.
 
 Walls, ceilings, paper, snow and sand are smooth and pale as many skies are; what tells them apart
 is what stands around them. Every function draws from the `numpy.random.Generator` that it is given,
@@ -43,26 +43,73 @@ def room(rng: np.random.Generator, size: Size) -> np.ndarray:
 
 
 def surface(rng: np.random.Generator, size: Size) -> np.ndarray:
-    """Something near that fills the picture: snow, sand, asphalt, cloth, paper, tiles, water.
+    """Something near that fills the picture: snow, sand, asphalt, cloth, paper, tiles, a backdrop.
 
-    A grain that grows towards the viewer, creases or joints, and small things lying about: (H, W,
-    3) float32.
+    A grain, creases, joints or writing, and small things lying about; some darken to the corners.
+
+    Returns:
+        (H, W, 3) float32.
     """
     colour = _paint(rng)
     grain = fractal_noise(rng, size, int(rng.integers(6, 24)), 6, rng.uniform(0.75, 0.98))
     light = fractal_noise(rng, size, 1, 2)
-    shade = 1 + rng.uniform(0.05, 0.6) * (grain - 0.5) + rng.uniform(0, 0.5) * (light - 0.5)
+    rough = rng.uniform(0.05, 0.6) if rng.random() < 0.6 else rng.uniform(0.0, 0.08)
+    shade = 1 + rough * (grain - 0.5) + rng.uniform(0, 0.5) * (light - 0.5)
     rgb = colour * shade[..., None]
     kind = rng.random()
-    if kind < 0.25:
+    if kind < 0.2:
         _draw_joints(rng, rgb)
-    elif kind < 0.5:
+    elif kind < 0.4:
         _draw_creases(rng, rgb)
     elif kind < 0.65:
         _draw_writing(rng, rgb)
     for _ in range(int(rng.integers(2, 14))):
         _draw_furniture(rng, rgb, largest=0.12)
+    if rng.random() < 0.4:
+        rgb *= _vignette(rng, size)
+    if rng.random() < 0.06:
+        _cut_out_disc(rng, rgb)
     return np.clip(rgb, 0, 1).astype(np.float32)
+
+
+def bokeh(rng: np.random.Generator, size: Size) -> np.ndarray:
+    """A background far out of focus: soft patches and overlapping discs of light, things before it.
+
+    Returns:
+        (H, W, 3) float32.
+    """
+    patches = [fractal_noise(rng, size, int(rng.integers(2, 6)), 3)[..., None] for _ in range(2)]
+    first, second, third = (_paint(rng) * rng.uniform(0.1, 0.9) for _ in range(3))
+    rgb = first + patches[0] * (second - first)
+    rgb = (rgb + patches[1] ** 2 * (third - rgb)).astype(np.float32)
+    radius = rng.uniform(0.01, 0.12) * size.height
+    for _ in range(int(rng.integers(0, 60))):
+        disc = np.zeros((size.height, size.width), np.uint8)
+        centre = (int(rng.integers(size.width)), int(rng.integers(size.height)))
+        cv2.circle(disc, centre, round(radius * rng.uniform(0.6, 1.1)) + 1, 255, -1, cv2.LINE_AA)
+        glow = rng.uniform(0.05, 0.6) * disc[..., None].astype(np.float32) / 255
+        rgb += glow * (rng.uniform([0.7, 0.4, 0.2], [1.0, 1.0, 1.0]) - rgb)
+    rgb = cv2.GaussianBlur(rgb, (0, 0), rng.uniform(0.5, 4.0))
+    for _ in range(int(rng.integers(1, 6))):
+        _draw_furniture(rng, rgb, largest=0.5)
+    return np.clip(rgb, 0, 1).astype(np.float32)
+
+
+def _vignette(rng: np.random.Generator, size: Size) -> np.ndarray:
+    """(H, W, 1) float32 factor that falls from a middle to the corners."""
+    y = np.linspace(-1, 1, size.height, dtype=np.float32)[:, None] - rng.normal(0, 0.3)
+    x = np.linspace(-1, 1, size.width, dtype=np.float32)[None] - rng.normal(0, 0.3)
+    fall = rng.uniform(0.2, 1.0) * np.hypot(x, y) ** rng.uniform(1, 4) / 2
+    return np.clip(1 - fall, 0.05, 1)[..., None].astype(np.float32)
+
+
+def _cut_out_disc(rng: np.random.Generator, rgb: np.ndarray) -> None:
+    """Black round a disc, as through an eyepiece."""
+    height, width = rgb.shape[:2]
+    disc = np.zeros((height, width), np.uint8)
+    radius = round(rng.uniform(0.35, 0.6) * height)
+    cv2.circle(disc, (width // 2, height // 2), radius, 255, -1, cv2.LINE_AA)
+    rgb *= disc[..., None].astype(np.float32) / 255
 
 
 def _paint(rng: np.random.Generator) -> np.ndarray:
@@ -110,7 +157,26 @@ def _shell(rng: np.random.Generator, size: Size) -> np.ndarray:
             cv2.line(rgb, ends[0], ends[1], shade, int(rng.integers(1, 5)), cv2.LINE_AA)
     if rng.random() < 0.25:
         _draw_joints(rng, rgb)
+    if rng.random() < 0.15:
+        _draw_ribs(rng, rgb)
     return rgb
+
+
+def _draw_ribs(rng: np.random.Generator, rgb: np.ndarray) -> None:
+    """Ribs and steel arches of a vault: rings of ellipses round a low middle."""
+    height, width = rgb.shape[:2]
+    centre = (int(rng.uniform(0.2, 0.8) * width), int(rng.uniform(0.4, 1.2) * height))
+    rgb *= rng.uniform(0.15, 1.0)
+    shade = (rng.uniform(0.3, 1.6) * rgb.mean((0, 1))).clip(0, 1).tolist()
+    reach = rng.uniform(0.15, 0.4) * height
+    for _ in range(int(rng.integers(3, 10))):
+        axes = (round(reach * rng.uniform(0.9, 1.6)), round(reach))
+        thick = int(rng.integers(1, 4))
+        cv2.ellipse(rgb, centre, axes, 0, 180, 360, shade, thick, cv2.LINE_AA)
+        reach *= rng.uniform(1.1, 1.5)
+    for angle in np.linspace(np.pi, 2 * np.pi, int(rng.integers(2, 12))):
+        tip = (int(centre[0] + 2 * width * np.cos(angle)), int(centre[1] + width * np.sin(angle)))
+        cv2.line(rgb, centre, tip, shade, 1, cv2.LINE_AA)
 
 
 def _lit(rng: np.random.Generator, size: Size) -> np.ndarray:

@@ -54,8 +54,10 @@ BATCH_SIZES = (
     Size(160, 288),
     Size(224, 320),
     Size(256, 192),
+    Size(224, 384),
+    Size(256, 352),
 )
-"""Sizes of training pictures, drawn per batch; about the pixels of the working size."""
+"""Sizes of training pictures, drawn per batch; of about the pixels of the working sizes."""
 EARLY_SIZES = (Size(128, 160), Size(128, 192), Size(96, 160), Size(128, 128), Size(160, 128))
 """Sizes of the first part of the training: context is learnt from small pictures, and sooner."""
 
