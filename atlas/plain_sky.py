@@ -31,6 +31,8 @@ MOST_GAP = 0.004
 LEAST_OPEN = 0.03
 """Share of the frame that must show open sky."""
 _FIT_PIXELS = 4000
+_RIDGE = 1e-5 * np.diag([0.0, 1, 1, 1, 1, 1, 1, 1])
+"""Holds the bends of a sky of which little is seen; squared colour units."""
 
 
 @dataclass(frozen=True)
@@ -75,37 +77,72 @@ def _without_grey(rgb: np.ndarray) -> np.ndarray:
 
 
 def _fitted_sky(frame: np.ndarray, open_sky: np.ndarray) -> tuple[np.ndarray, float] | None:
-    """A cubic polynomial of the place through the open sky's colours, and how plain that sky is.
-
-    Fitted thrice, each time without what lies off the last fit (birds, wisps of cloud).
+    """The colour that a sky has everywhere, and how plain that sky is.
 
     Returns:
         (H, W, 3) float32 and a number in (0, 1]; None for a sky that is not plain or has no hue.
     """
-    height, width = open_sky.shape
     if open_sky.mean() < LEAST_OPEN:
         return None
+    smooth = smooth_sky(frame, open_sky)
+    plain = 1 - _ramp(smooth.off, PLAIN_NOISE)
+    plain *= _ramp(smooth.chroma, LEAST_CHROMA)
+    return (smooth.color(), plain) if plain > 0 else None
+
+
+@dataclass(frozen=True)
+class SmoothSky:
+    """A cubic polynomial of the place, for each of three colours."""
+
+    weights: np.ndarray
+    """(8, 3) float64, of `_powers`."""
+    off: float
+    """Median RGB distance of the open sky's colours from it, colours in [0, 1]."""
+    chroma: float
+    """Median RGB distance of its colours from grey."""
+    shape: tuple[int, int]
+    """Height and width of the frame, px."""
+    seen: tuple[int, int, int, int]
+    """First and last column, first and last row of the open sky, px."""
+
+    def color(self) -> np.ndarray:
+        """(H, W, 3) float32, [0, 1]: the sky at every place, also where it is hidden.
+
+        Beyond the open sky a cubic runs away: rows and columns are held at the open sky's ends.
+        """
+        height, width = self.shape
+        at_x = np.linspace(0.5, width - 0.5, _coarse(width)) - 0.5
+        at_y = np.linspace(0.5, height - 0.5, _coarse(height)) - 0.5
+        left, right, top, bottom = self.seen
+        grid_x, grid_y = np.meshgrid(at_x.clip(left, right), at_y.clip(top, bottom))
+        rough = _powers(grid_x.ravel() / width, grid_y.ravel() / height) @ self.weights
+        rough = rough.reshape(*grid_x.shape, 3).astype(np.float32)
+        return _stretched(rough, self.shape).clip(0, 1)
+
+
+def smooth_sky(frame: np.ndarray, open_sky: np.ndarray) -> SmoothSky:
+    """Fit the colours of the open sky by their place.
+
+    Fitted thrice, each time without what lies off the last fit (birds, wisps of cloud).
+
+    Args:
+        frame: (H, W, 3) float32, [0, 1]. open_sky: (H, W) bool, somewhere true.
+    """
+    height, width = open_sky.shape
     y, x = np.nonzero(open_sky)
     step = max(len(x) // _FIT_PIXELS, 1)
     x, y = x[::step], y[::step]
     basis, values = _powers(x / width, y / height), frame[y, x].astype(np.float64)
     weights, off, kept = np.zeros((basis.shape[1], 3)), np.zeros(len(x)), np.ones(len(x), bool)
     for _ in range(3):
-        weights = np.linalg.lstsq(basis[kept], values[kept], rcond=None)[0]
+        chosen = basis[kept]
+        normal = chosen.T @ chosen + len(chosen) * _RIDGE
+        weights = np.linalg.solve(normal, chosen.T @ values[kept])
         off = np.linalg.norm(values - basis @ weights, axis=-1)
         kept = off <= max(2.5 * float(np.median(off)), 1e-4)
     chroma = float(np.median(np.linalg.norm(_without_grey(basis @ weights), axis=-1)))
-    plain = 1 - _ramp(float(np.median(off)), PLAIN_NOISE)
-    plain *= _ramp(chroma, LEAST_CHROMA)
-    if plain == 0:
-        return None
-    # beyond the open sky a cubic runs away: rows and columns are held at the open sky's ends
-    at_x = np.linspace(0.5, width - 0.5, _coarse(width)) - 0.5
-    at_y = np.linspace(0.5, height - 0.5, _coarse(height)) - 0.5
-    grid_x, grid_y = np.meshgrid(at_x.clip(x.min(), x.max()), at_y.clip(y.min(), y.max()))
-    rough = _powers(grid_x.ravel() / width, grid_y.ravel() / height) @ weights
-    rough = rough.reshape(*grid_x.shape, 3).astype(np.float32)
-    return _stretched(rough, (height, width)).clip(0, 1), plain
+    seen = (int(x.min()), int(x.max()), int(y.min()), int(y.max()))
+    return SmoothSky(weights, float(np.median(off)), chroma, (height, width), seen)
 
 
 def _ramp(value: float, between: tuple[float, float]) -> float:
