@@ -149,6 +149,12 @@ def apply_homography(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
     return np.stack([u, v], axis=-1).astype(xy.dtype if xy.dtype.kind == "f" else np.float64)
 
 
+def folded(points: np.ndarray) -> np.ndarray:
+    """(N, 2) as (K, 256, 2), the last one repeated: OpenCV wants pictures, below 2^15 a side."""
+    missing = -len(points) % 256
+    return np.pad(points, ((0, missing), (0, 0)), mode="edge").reshape(-1, 256, 2)
+
+
 def _span_px(size: Size) -> int:
     span = max(size.height, size.width) - 1
     if span < 1:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from atlas.channels import length
 from atlas.mapping import FrameMapping
 from atlas.plain_sky import plain_sky
 from atlas.texture import Texture, fill_unseen, sample
@@ -61,28 +62,36 @@ def refine_sky_share(
     if plain is not None:
         old_sky += plain.trust[..., None] * (plain.color - old_sky)
         known = np.maximum(known, plain.trust)
-    distance = np.linalg.norm(frame - old_sky, axis=-1)
+    distance = length(frame - old_sky)
     open_sky = (share > 0.98) & (known > 0.9)
     if open_sky.sum() < 200:
         return share
     noise = float(np.clip(np.median(distance[open_sky]), *NOISE_RANGE))
-    mixing, solid, told_apart = _mixing(frame, old_sky, distance, share, noise, scale)
-    trust = known * (1 - above) * told_apart
-    most = (1 - above) * (1 - np.maximum(mixing, solid))
-    least = (1 - above) * (1 - mixing * (1 - solid))
+    near_doubt, near_scene = _near(share < 0.98, scale), _near(share < 0.5, scale)
+    # all others stay as they are: `GROSS_ERROR` leaves alone what could change by the rest of 0.98
+    at = np.nonzero((known > 0) & ((share < 0.98) | (near_scene > 0)))
+    if not len(at[0]):
+        return share
+    scene = _scene_color(frame, distance, share, noise, scale)[at]
+    mixing, solid, told_apart = _mixing(frame[at], old_sky[at], scene, distance[at], noise)
+    before, bare_above = share[at], 1 - above[at]
+    most = bare_above * (1 - np.maximum(mixing, solid))
+    least = bare_above * (1 - mixing * (1 - solid))
     if plain is not None:  # a hue tells more than a colour among twigs finer than a pixel
-        seen_through = plain.trust > 0
-        most, least = (np.where(seen_through, (1 - above) * plain.key, x) for x in (most, least))
-        trust = known * (1 - above) * np.maximum(told_apart, seen_through)
+        seen_through, by_hue = plain.trust[at] > 0, bare_above * plain.key[at]
+        most, least = (np.where(seen_through, by_hue, x) for x in (most, least))
+        told_apart = np.maximum(told_apart, seen_through)
     # More sky wherever the matte has any doubt. Less of it only where the matte sees a scene near
     # by and a mixture explains the pixel, since clouds that moved look like things before a sky.
-    gain_of_sky = _near(share < 0.98, scale) * np.maximum(most - share, 0)
-    loss_of_sky = _near(share < 0.5, scale) * np.maximum(share - least, 0)
-    change = trust * (gain_of_sky - loss_of_sky)
+    gain_of_sky = near_doubt[at] * np.maximum(most - before, 0)
+    loss_of_sky = near_scene[at] * np.maximum(before - least, 0)
+    change = known[at] * bare_above * told_apart * (gain_of_sky - loss_of_sky)
     # A matte that is nearly right is more right than this: it overrules gross errors only.
     low, high = GROSS_ERROR
     change *= np.clip((np.abs(change) - low) / (high - low), 0, 1)
-    return (share + change).astype(np.float32).clip(0, 1)
+    out = share.copy()
+    out[at] = (before + change).clip(0, 1)
+    return out
 
 
 def _near(where: np.ndarray, scale: float) -> np.ndarray:
@@ -99,25 +108,23 @@ def _near(where: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _mixing(
-    frame: np.ndarray,
-    old_sky: np.ndarray,
-    distance: np.ndarray,
-    share: np.ndarray,
-    noise: float,
-    scale: float,
+    frame: np.ndarray, old_sky: np.ndarray, scene: np.ndarray, distance: np.ndarray, noise: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What each pixel says of the scene's share in it, three times (H, W).
+    """What each of N pixels says of the scene's share in it, three times (N,).
 
     mixing: its place between the sky's colour (0) and the scene's (1). solid: how surely no such
     mixture explains it: a thing of another colour. told_apart: whether the two colours differ.
+
+    Args:
+        frame, old_sky, scene: (N, 3) colours of the pixel, the sky behind it, the scene about it.
+        distance: (N,) of the first two.
     """
-    scene = _scene_color(frame, distance, share, noise, scale)
     axis = old_sky - scene
-    length2 = (axis**2).sum(-1)
-    along = ((old_sky - frame) * axis).sum(-1) / np.maximum(length2, 1e-6)
+    length2 = np.einsum("ni,ni->n", axis, axis)
+    along = np.einsum("ni,ni->n", old_sky - frame, axis) / np.maximum(length2, 1e-6)
     mixing = np.clip(along, 0, 1)
-    explained = old_sky - mixing[..., None] * axis
-    beside = np.linalg.norm(frame - explained, axis=-1) / noise
+    unexplained = frame - old_sky + mixing[:, None] * axis
+    beside = np.sqrt(np.einsum("ni,ni->n", unexplained, unexplained)) / noise
     # what lies on the sky's far side of the scene is sky: there the atlas is a little off
     solid = np.clip((beside - 4) / 4, 0, 1) * np.clip((along - 0.1) / 0.2, 0, 1)
     # within the noise of the sky's own colour it is sky, however short the axis is
@@ -134,12 +141,13 @@ def _scene_color(
     A mean over `SCENE_WINDOW_PX` in which a pixel's weight grows with the fourth power of its
     distance to the sky, so that the middle of a branch counts and its mixed edges do not.
     """
-    weight = (1 - share) * np.clip(distance - 4 * noise, 0, None) ** 4
+    squared = np.square(np.maximum(distance - 4 * noise, 0))
+    weight = ((1 - share) * squared * squared).astype(np.float32)
     side = 2 * round(SCENE_WINDOW_PX * scale / 2) + 1
     window = (side, side)
-    total = cv2.blur(weight.astype(np.float32), window)
-    mean = cv2.blur((frame * weight[..., None]).astype(np.float32), window)
-    mean /= np.maximum(total, 1e-12)[..., None]
+    total = cv2.blur(weight, window)
+    mean = cv2.blur(frame * cv2.merge([weight] * 3), window)
+    mean /= cv2.merge([np.maximum(total, 1e-12)] * 3)
     return fill_unseen(mean, (total > 1e-9).astype(np.float32))
 
 

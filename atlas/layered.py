@@ -6,6 +6,7 @@ residual that is known on a lattice of the frame and interpolated between its po
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -131,10 +132,12 @@ class LayeredMapping(LayerMapping):
         self.layers = tuple(Layer(m.name, m.canvas, m.roll) for m in motions)
         self.motions = motions
         self._alpha = alpha
-        self._shown: tuple[int, np.ndarray] | None = None
+        self._shown = threading.local()
+
+    in_any_order = True
 
     def observe(self, t: int, rgb: np.ndarray) -> None:
-        self._shown = (t, rgb)
+        self._shown.frame = (t, rgb)
 
     def frame(self, t: int, size: Size | None = None) -> FrameMapping:
         if not 0 <= t < self.frame_count:
@@ -150,7 +153,7 @@ class LayeredMapping(LayerMapping):
     def _enlarged(self, t: int, alpha: np.ndarray, view: Size) -> np.ndarray:
         """(L, H, W) opacity at the view's size."""
         plain = np.stack([cv2.resize(a, view.wh) for a in alpha])
-        shown = self._shown
+        shown: tuple[int, np.ndarray] | None = getattr(self._shown, "frame", None)
         finer = view.width >= FINER * self.frame_size.width
         if not finer or shown is None or shown[0] != t or shown[1].shape[:2] != plain.shape[1:]:
             return plain

@@ -78,6 +78,8 @@ class LayerMapping(ABC):
     """Number of frames that can be asked for."""
     frame_size: Size
     """The size at which the mapping was made, pixels."""
+    in_any_order: bool = False
+    """Whether several threads may ask at once, each showing a frame before it asks for it."""
 
     @abstractmethod
     def frame(self, t: int, size: Size | None = None) -> FrameMapping:

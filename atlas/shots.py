@@ -73,6 +73,7 @@ class ShotPart(LayerMapping):
         self.shot, self.layers = shot, layers
         self.frame_count, self.frame_size = shot.frame_count, shot.frame_size
         self._shifts = shifts.astype(np.float32)[:, None, None]
+        self.in_any_order = shot.in_any_order
 
     def observe(self, t: int, rgb: np.ndarray) -> None:
         self.shot.observe(t, rgb)
@@ -89,6 +90,7 @@ class ShotsMapping(LayerMapping):
         self.parts, self.firsts = parts, firsts
         self.layers, self.frame_size = parts[0].layers, parts[0].frame_size
         self.frame_count = firsts[-1] + parts[-1].frame_count
+        self.in_any_order = all(part.in_any_order for part in parts)
 
     def observe(self, t: int, rgb: np.ndarray) -> None:
         part, inside = self._part_of(t)

@@ -48,7 +48,9 @@ def sample(texture_rgb: np.ndarray, uv: np.ndarray) -> np.ndarray:
     Returns:
         (H, W) or (H, W, C) float32.
     """
-    uv = np.nan_to_num(uv, nan=-1e4, posinf=3e4, neginf=-3e4).astype(np.float32, copy=False)
+    if not cv2.checkRange(uv)[0]:
+        uv = np.nan_to_num(uv, nan=-1e4, posinf=3e4, neginf=-3e4)
+    uv = uv.astype(np.float32, copy=False)
     return cv2.remap(texture_rgb, uv, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -83,13 +85,15 @@ def fill_unseen(rgb: np.ndarray, weight: np.ndarray) -> np.ndarray:
         (H, W, 3) float32: `rgb` where weight >= 0.3, blending into coarser and coarser averages.
     """
     trust = np.minimum(weight / 0.3, 1).astype(np.float32)
+    trust3 = cv2.merge([trust] * 3)  # as wide as the colours: numpy is slow where shapes differ
+    trusted = rgb * trust3
     if min(rgb.shape[:2]) <= 1 or bool((trust >= 1).all()):
-        mean = (rgb * trust[..., None]).sum((0, 1)) / max(float(trust.sum()), 1e-6)
-        return (rgb * trust[..., None] + mean * (1 - trust[..., None])).astype(np.float32)
+        mean = trusted.sum((0, 1)) / max(float(trust.sum()), 1e-6)
+        return (trusted + mean * (1 - trust3)).astype(np.float32)
     half = (max(rgb.shape[1] // 2, 1), max(rgb.shape[0] // 2, 1))
     low_weight = cv2.resize(trust, half, interpolation=cv2.INTER_AREA)
-    low = cv2.resize(rgb * trust[..., None], half, interpolation=cv2.INTER_AREA)
-    low = low / np.maximum(low_weight, 1e-6)[..., None]
+    low = cv2.resize(trusted, half, interpolation=cv2.INTER_AREA)
+    low = low / cv2.merge([np.maximum(low_weight, 1e-6)] * 3)
     low = fill_unseen(low, low_weight)
     up = cv2.resize(low, (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return (rgb * trust[..., None] + up * (1 - trust[..., None])).astype(np.float32)
+    return (trusted + up * (1 - trust3)).astype(np.float32)

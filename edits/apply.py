@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 
@@ -30,7 +33,7 @@ from edits.paint import Paint, PaintSource, open_layer_paint
 from edits.picture import Picture
 from edits.recipe import Recipe, check_files
 from edits.remove import Removal
-from edits.sky import open_sky
+from edits.sky import HDR_SUFFIXES, PICTURE_SUFFIXES, open_sky
 from edits.view import canvas_view
 
 __all__ = ["RenderContext", "Renderer", "render", "render_pairs"]
@@ -38,6 +41,21 @@ __all__ = ["RenderContext", "Renderer", "render", "render_pairs"]
 LOW_CONFIDENCE = 0.25
 """A layer's motion below this is reported as uncertain."""
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BegunFrame:
+    """A frame as `Renderer.begin` leaves it.
+
+    before, after: (H, W, 3) uint8, the source's and the edited one, without what a look adds.
+    found: its mapping; None where the mapping does not cover it.
+    """
+
+    renderer: Renderer
+    index: int
+    before: np.ndarray
+    after: np.ndarray
+    found: FrameMapping | None = None
 
 
 class Renderer:
@@ -52,6 +70,7 @@ class Renderer:
         self.filtered: dict[str, Picture] = {}
         self.removal: Removal | None = None
         self._paints: dict[int, list[Paint]] | None = None
+        self._placing = threading.Lock()
         self._doubtful: set[int] = set()
         look = recipe.look
         self._look = LayerLook.open(look, mapping) if look is not None and look.active else None
@@ -86,23 +105,45 @@ class Renderer:
         Returns:
             (H, W, 3) uint8; `rgb` itself where the mapping does not cover the frame.
         """
+        return self.finish(self.begin(index, rgb))
+
+    def begin(self, index: int, rgb: np.ndarray) -> BegunFrame:
+        """All of a frame that does not depend on those before it; see `in_any_order`."""
         if not self.covers(index):
-            return rgb
+            return BegunFrame(self, index, rgb, rgb)
         t, size = index - self.context.first_frame, Size(*rgb.shape[:2])
         self.mapping.observe(t, rgb)
         found = self.mapping.frame(t, size)
-        if self._paints is None:
-            # skies are placed by the first frame, whichever one is asked for first
-            early = t == 0 or self.context.fresh_mapping is not None
-            self._place(found if early else self.mapping.frame(0, size))
-        found = self._fine_edges(rgb, found, t)
+        with self._placing:
+            if self._paints is None:
+                # skies are placed by the first frame, whichever one is asked for first
+                early = t == 0 or self.context.fresh_mapping is not None
+                self._place(found if early else self.mapping.frame(0, size))
+        gains = (
+            None if self.context.shading is None else fitted_gains(self.context.shading(t), size)
+        )
+        found = self._fine_edges(rgb, found, gains)
         if self.removal is not None:
             found = self.removal.grown(found)
-        after = composite_frame(rgb, self._layer_edits(index, rgb, found))
-        if self._look is None:
-            return after
-        paints = (self._paints or {}).get(self._look.layer, [])
-        return self._look.apply((rgb, after), found, paints, self.context.time_s(index))
+        after = composite_frame(rgb, self._layer_edits(index, rgb, found, gains))
+        return BegunFrame(self, index, rgb, after, found)
+
+    def finish(self, begun: BegunFrame) -> np.ndarray:
+        """The rest, frames in order: what a look smooths over time."""
+        if begun.renderer is not self:
+            return begun.renderer.finish(begun)
+        if self._look is None or begun.found is None:
+            return begun.after
+        paints, time_s = (self._paints or {}).get(self._look.layer, []), self.context.time_s
+        pair = begun.before, begun.after
+        return self._look.apply(pair, begun.found, paints, time_s(begun.index))
+
+    @property
+    def in_any_order(self) -> bool:
+        """Whether `begin` may be asked for several frames at once, in any order."""
+        if self.context.fresh_mapping is not None or not self.mapping.in_any_order:
+            return False
+        return not any(_plays(edit) for edit in self.recipe.edits)
 
     def paints(self, first: FrameMapping) -> dict[int, list[Paint]]:
         """Every layer's paints by its index, in order of application, placed by the first frame."""
@@ -119,23 +160,20 @@ class Renderer:
                 self.mapping.frame_count,
             )
 
-    def _fine_edges(self, rgb: np.ndarray, found: FrameMapping, t: int) -> FrameMapping:
+    def _fine_edges(
+        self, rgb: np.ndarray, found: FrameMapping, gains: np.ndarray | None
+    ) -> FrameMapping:
         """The mapping with edges before the sky as fine as the frame, where they are edited."""
         lowest = max(self._paints or {0: []}, default=0)
         if lowest < len(self.mapping.layers) - 2 and self._look is None:
             return found
-        gains = self._gains(t, Size(*rgb.shape[:2]))
         return sharpen_edges(rgb, found, self.mapping, self.context.textures, gains)
 
-    def _gains(self, t: int, size: Size) -> np.ndarray | None:
-        """(L, H, W, 3) float32: the layers' shading in frame `t`, or None."""
-        shading = self.context.shading
-        return None if shading is None else fitted_gains(shading(t), size)
-
-    def _layer_edits(self, index: int, rgb: np.ndarray, found: FrameMapping) -> list[LayerEdit]:
+    def _layer_edits(
+        self, index: int, rgb: np.ndarray, found: FrameMapping, gains: np.ndarray | None
+    ) -> list[LayerEdit]:
         context, paints = self.context, self._paints or {}
-        t, shares = index - context.first_frame, found.visible()
-        gains = self._gains(t, Size(*rgb.shape[:2]))
+        shares = found.visible()
         below: dict[int, np.ndarray] = {}
         if self.removal is not None:
             scaled = rgb.astype(np.float32) * np.float32(1 / np.iinfo(rgb.dtype).max)
@@ -204,6 +242,15 @@ class Renderer:
             )
         self.filtered[edit.layer] = run_filter(edit, self.context.textures[index])
         return filter_paint(self.filtered[edit.layer], layer)
+
+
+def _plays(edit: Edit) -> bool:
+    """Whether an edit shows a video, which is read forward."""
+    if not isinstance(edit, SkyEdit | Insert):
+        return False
+    name = edit.source if isinstance(edit, SkyEdit) else edit.path
+    still = PICTURE_SUFFIXES | HDR_SUFFIXES
+    return name is not None and Path(name).suffix.lower() not in still
 
 
 def render(

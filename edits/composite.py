@@ -17,7 +17,7 @@ import numpy as np
 
 from edits.blend import paint_over
 from edits.paint import Paint, float_sample, lit
-from edits.unmix import estimate_color, own_color
+from edits.unmix import Index, estimate_at, own_color
 
 SHARE_STEP = 1 / 512
 """Shares closer than this to 0 or 1 count as 0 or 1: less than half a grey level."""
@@ -32,7 +32,7 @@ class LayerEdit:
     share: (H, W) float32, how much of each pixel shows the layer. uv: (H, W, 2) float32 texels.
     paints: in the order in which they are applied.
     prior: (H, W, 3) float32, the layer's own colour as the atlas has it, or None; or what makes
-        it, since it is needed only where pixels are mixed.
+        it for the pixels of an index, since it is needed only where pixels are mixed.
     gain: (H, W, 3) float32, the layer's shading in this frame, or None.
     time_s: presentation time of the frame, seconds. keep_grain: [0, 1].
     replaced: (H, W, 3) float32, what the layer shows instead of its own colour, under the paints;
@@ -44,16 +44,18 @@ class LayerEdit:
     share: np.ndarray
     uv: np.ndarray
     paints: Sequence[Paint]
-    prior: np.ndarray | Callable[[], np.ndarray | None] | None = None
+    prior: np.ndarray | Callable[[Index], np.ndarray | None] | None = None
     gain: np.ndarray | None = None
     time_s: float = 0.0
     keep_grain: float = 0.0
     replaced: np.ndarray | None = None
     unmix: bool = True
 
-    def prior_color(self) -> np.ndarray | None:
-        """`prior`, made if need be."""
-        return self.prior() if callable(self.prior) else self.prior
+    def prior_color(self, at: Index) -> np.ndarray | None:
+        """`prior` at some pixels, made if need be."""
+        if self.prior is None or callable(self.prior):
+            return None if self.prior is None else self.prior(at)
+        return self.prior[at]
 
 
 def replace_layer(
@@ -134,8 +136,9 @@ class _Landing:
         self.own = frame[self.box].copy()
         at = np.nonzero(self.mixed)
         if at[0].size and self.edit.unmix:
-            estimate = estimate_color(frame, self.edit.share, self.edit.prior_color())[self.box]
-            self.own[at] = own_color(self.own[at], self.share[at][:, None], estimate[at])
+            inside = at[0] + self.box[0].start, at[1] + self.box[1].start
+            estimate = estimate_at(frame, self.edit.share, self.edit.prior_color, inside)
+            self.own[at] = own_color(self.own[at], self.share[at][:, None], estimate)
 
     def delta(self, frame: np.ndarray) -> np.ndarray:
         """(h, w, 3) float32: share * (new - own)."""
@@ -148,8 +151,8 @@ class _Landing:
             if paint.blend == "normal":  # the other modes let the grain through
                 through = through * (1 - sampled[..., 3:])
         if edit.keep_grain > 0:
-            prior = edit.prior_color()
-            grain = grain_of(frame[box] - (0 if prior is None else prior[box]), self.share)
+            prior = edit.prior_color(box)
+            grain = grain_of(frame[box] - (0 if prior is None else prior), self.share)
             new = new + edit.keep_grain * (1 - through) * grain
         return self.share[..., None] * (new - self.own)
 
@@ -238,14 +241,15 @@ def _replaced(frame: np.ndarray, edit: LayerEdit, box: tuple[slice, slice]) -> n
     share = _snapped(edit.share[box])
     new = edit.paints[-1].sample(edit.uv[box], edit.time_s)
     out = frame.copy()
-    np.copyto(out[box], _levels(new, frame.dtype), where=(share == 1)[..., None])
+    cv2.copyTo(_levels(new, frame.dtype), (share == 1).view(np.uint8), out[box])
     at = np.nonzero((share > 0) & (share < 1))
     if at[0].size:
         scaled = frame.astype(np.float32) * (1 / peak)
-        estimate = estimate_color(scaled, edit.share, edit.prior_color())[box]
+        inside = at[0] + box[0].start, at[1] + box[1].start
+        estimate = estimate_at(scaled, edit.share, edit.prior_color, inside)
         wanted = new[at][:, :3].astype(np.float32)
         wanted *= 1 / 255 if new.dtype == np.uint8 else 1
-        mixed = replace_layer(scaled[box][at], share[at], estimate[at], wanted)
+        mixed = replace_layer(scaled[inside], share[at], estimate, wanted)
         out[box][at] = _quantised(mixed, frame.dtype)
     return out
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from atlas.coords import Size
+from atlas.coords import Size, folded
 from atlas.errors import InputError
 from atlas.mapping import FrameMapping, LayerMapping
 from atlas.texture import Texture, sample
+from edits.unmix import Index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +111,21 @@ def fitted_gains(gains: np.ndarray, size: Size) -> np.ndarray:
 
 
 def atlas_color(
-    context: RenderContext, found: FrameMapping, layer: int, gain: np.ndarray | None
+    context: RenderContext,
+    found: FrameMapping,
+    layer: int,
+    gain: np.ndarray | None,
+    at: Index = ...,
 ) -> np.ndarray | None:
-    """(H, W, 3) float32: the layer's colour as the atlas has it, shaded; None if unknown."""
+    """(H, W, 3) float32: the layer's colour as the atlas has it, shaded; None if unknown.
+
+    at: which pixels; of those that two arrays of indices pick, (N, 3).
+    """
     if context.textures is None:
         return None
-    seen = sample(context.textures[layer].rgb, found.uv[layer])
-    return seen if gain is None else seen * gain
+    rgb, uv = context.textures[layer].rgb, found.uv[layer][at]
+    if uv.ndim == 2:
+        seen = sample(rgb, folded(uv)).reshape(-1, 3)[: len(uv)]
+    else:
+        seen = sample(rgb, np.ascontiguousarray(uv))
+    return seen if gain is None else seen * gain[at]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +27,14 @@ from edits.recipe import Recipe
 
 if TYPE_CHECKING:
     from atlas.shots import Shot
-    from edits.apply import Renderer
+    from edits.apply import BegunFrame, Renderer
     from edits.context import RenderContext
     from edits.footage import Footage
 
 SHEET_FRAMES = 6
+MOST_WORKERS = 4
+WORK_PIXELS = 2.5e7
+"""Pixels of all frames that are worked on at a time, at most: each takes about 150 bytes."""
 log = logging.getLogger(__name__)
 
 
@@ -184,12 +190,43 @@ def _pairs(
     """Source and edited frames of a span; mappings that learn are shown what comes before."""
     first, last = span
     start = 0 if job.context.fresh_mapping is not None else first
+    workers = workers_for(job.footage.source.info.size) if renderer.in_any_order else 1
     with closing(_generator(job.footage.source.frames(start, last - start + 1))) as frames:
-        for index, rgb in enumerate(frames, start):
+        numbered = enumerate(frames, start)
+        if workers > 1:
+            yield from _at_once(renderer, numbered, workers)
+            return
+        for index, rgb in numbered:
             if index < first:
                 renderer.pass_over(index, rgb)
             else:
                 yield rgb, renderer.frame(index, rgb)
+
+
+def _at_once(
+    renderer: Renderer, numbered: Iterator[tuple[int, np.ndarray]], workers: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Source and edited frames in order, several of them worked on at a time."""
+    waiting: deque[tuple[np.ndarray, Future[BegunFrame]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for index, rgb in numbered:
+                waiting.append((rgb, pool.submit(renderer.begin, index, rgb)))
+                if len(waiting) > workers:
+                    before, begun = waiting.popleft()
+                    yield before, renderer.finish(begun.result())
+            while waiting:
+                before, begun = waiting.popleft()
+                yield before, renderer.finish(begun.result())
+        finally:
+            for _, begun in waiting:
+                begun.cancel()
+
+
+def workers_for(size: Size) -> int:
+    """How many frames of a size are worked on at a time: one a core, as memory allows."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(min(cores or 1, MOST_WORKERS, int(WORK_PIXELS / (size.width * size.height))), 1)
 
 
 def _generator(frames: Iterator[np.ndarray]) -> Generator[np.ndarray, None, None]:

@@ -14,7 +14,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from atlas.coords import Size
+from atlas.coords import Size, folded
 from atlas.mapping import FrameMapping, LayerMapping
 from edits.halo import skyar_halo, spill
 from edits.haze import Sun, find_sun, haze_weight, horizon_color, skyline, sun_glow
@@ -245,7 +245,7 @@ def relit(
         return toned
     if after.dtype == np.uint8 and len(mixed) > _MANY:
         return _softly_toned(after, share, table)
-    columns, rows = _folded(mixed.reshape(-1, 2)).transpose(2, 0, 1)
+    columns, rows = folded(mixed.reshape(-1, 2)).transpose(2, 0, 1)
     peak = np.float32(np.iinfo(after.dtype).max)
     scale_y, scale_x = (n / full for n, full in zip(small_sky.shape, share.shape, strict=False))
     at_x = (columns.astype(np.float32) + 0.5) * np.float32(scale_x) - 0.5
@@ -266,12 +266,6 @@ def _softly_toned(after: np.ndarray, share: np.ndarray, table: ToneTable) -> np.
     gain = cv2.multiply(cv2.subtract(toned, after), part, scale=1 / 255)
     loss = cv2.multiply(cv2.subtract(after, toned), part, scale=1 / 255)
     return cv2.subtract(cv2.add(after, gain), loss)
-
-
-def _folded(points: np.ndarray) -> np.ndarray:
-    """(N, 2) as (K, 256, 2), the last one repeated: OpenCV wants pictures, below 2^15 a side."""
-    missing = -len(points) % 256
-    return np.pad(points, ((0, missing), (0, 0)), mode="edge").reshape(-1, 256, 2)
 
 
 def veiled(

@@ -5,6 +5,7 @@ Williams 1983, "Pyramidal Parametrics"; the level follows from how many texels o
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import cv2
@@ -34,13 +35,16 @@ class Pyramid:
         self.size = Size(*texels.shape[:2])
         self._levels = [np.ascontiguousarray(texels)]
         self._border = border
+        self._growing = threading.Lock()
 
     def level(self, number: int) -> np.ndarray:
         """The texture halved `number` times by area averaging; at least 1 texel on each side."""
-        while len(self._levels) <= number:
-            height, width = self._levels[-1].shape[:2]
-            half = (max(1, (width + 1) // 2), max(1, (height + 1) // 2))
-            self._levels.append(cv2.resize(self._levels[-1], half, interpolation=cv2.INTER_AREA))
+        with self._growing:  # frames are rendered by several threads
+            while len(self._levels) <= number:
+                height, width = self._levels[-1].shape[:2]
+                half = (max(1, (width + 1) // 2), max(1, (height + 1) // 2))
+                coarser = cv2.resize(self._levels[-1], half, interpolation=cv2.INTER_AREA)
+                self._levels.append(coarser)
         return self._levels[number]
 
     @property
@@ -68,10 +72,11 @@ class Pyramid:
         if high - low < _UNIFORM_LEVELS:
             return self._between(xy, float(np.median(wanted)))
         smooth = cv2.resize(wanted, xy.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        out = np.zeros((*xy.shape[:2], self._levels[0].shape[2]), np.float32)
+        channels = self._levels[0].shape[2]
+        out = np.zeros((*xy.shape[:2], channels), np.float32)
         for number in range(int(np.floor(low)), int(np.ceil(high)) + 1):
             weight = np.maximum(0, 1 - np.abs(smooth - number))
-            out += weight[..., None] * self._remap(xy, number)
+            out += cv2.merge([weight] * channels) * self._remap(xy, number)
         if self._levels[0].dtype == np.uint8:
             return np.rint(out).astype(np.uint8)
         return out

@@ -13,7 +13,7 @@ import numpy as np
 
 from atlas.mapping import LayerMapping
 from atlas.shots import Shot
-from edits.apply import Renderer
+from edits.apply import BegunFrame, Renderer
 from edits.context import RenderContext, check_frame
 from edits.kinds import FramePaint, Insert
 from edits.recipe import Recipe
@@ -46,11 +46,13 @@ class ShotsRenderer(Renderer):
     def covers(self, index: int) -> bool:
         return any(part.covers(index) for part in self._parts)
 
-    def frame(self, index: int, rgb: np.ndarray) -> np.ndarray:
-        for part in self._parts:
-            if part.covers(index):
-                return part.frame(index, rgb)
-        return rgb
+    def begin(self, index: int, rgb: np.ndarray) -> BegunFrame:
+        part = next((part for part in self._parts if part.covers(index)), super())
+        return part.begin(index, rgb)
+
+    @property
+    def in_any_order(self) -> bool:
+        return all(part.in_any_order for part in self._parts)
 
     def report(self) -> None:
         for part in self._parts:

@@ -6,9 +6,14 @@ its own colour there must be known: from the atlas, from the layer's pixels near
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import EllipsisType
+
 import cv2
 import numpy as np
 
+Index = tuple[slice | np.ndarray, slice | np.ndarray] | EllipsisType
+"""Some pixels of a picture, by its first two axes."""
 WORK_WIDTH_PX = 320
 """Colours are diffused at about this width: what is not seen can only be guessed smoothly."""
 _TRUST_DOUBLINGS = 5
@@ -51,17 +56,27 @@ def estimate_color(
     Returns:
         (H, W, 3) float32; `prior` (or `frame`) itself where no pixel shows the layer alone.
     """
+    return estimate_at(frame, share, lambda at: None if prior is None else prior[at], ...)
+
+
+def estimate_at(
+    frame: np.ndarray,
+    share: np.ndarray,
+    prior: Callable[[Index], np.ndarray | None],
+    at: Index,
+) -> np.ndarray:
+    """`estimate_color` of the pixels `at`, for a prior that is made where it is needed."""
     height, width = share.shape
     factor = max(1.0, width / WORK_WIDTH_PX)
     small = (max(1, round(width / factor)), max(1, round(height / factor)))
     step = int(factor)  # every pixel has no more to say than every second or third
-    some, weight = frame[::step, ::step], share[::step, ::step].copy()
-    if prior is not None:
-        some_prior = prior[::step, ::step]
+    few = slice(None, None, step), slice(None, None, step)
+    some, weight, some_prior = frame[few], share[few].copy(), prior(few)
+    if some_prior is not None:
         some = own_color(some, weight[..., None], some_prior) - some_prior
     for _ in range(_TRUST_DOUBLINGS):
         np.multiply(weight, weight, out=weight)
-    weighted = some * weight[..., None]
+    weighted = some * cv2.merge([weight] * 3)
     filled = push_pull(
         np.dstack(
             [
@@ -70,10 +85,11 @@ def estimate_color(
             ]
         )
     )
+    wanted = None if some_prior is None else prior(at)
     if filled is None:
-        return frame if prior is None else prior
-    spread = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)
-    return spread if prior is None else prior + spread
+        return frame[at] if wanted is None else wanted
+    spread = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)[at]
+    return spread if wanted is None else wanted + spread
 
 
 def push_pull(weighted: np.ndarray) -> np.ndarray | None:
