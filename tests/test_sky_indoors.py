@@ -1,4 +1,4 @@
-"""Pictures without any sky that are drawn for training."""
+"""Pictures without any sky, and with little of it, that are drawn for training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from atlas.coords import Size
 from preprocess.sky.augment import AugmentConfig, Augmenter
 from preprocess.sky.data import Pair
 from preprocess.sky.indoors import bokeh, room, surface
+from preprocess.sky.streets import lane
 
 SIZE = Size(64, 96)
 
@@ -61,3 +62,24 @@ def test_all_ground_samples_hold_no_sky():
     config = AugmentConfig(all_sky=0, all_ground=1)
     augmenter = Augmenter([pair("ade_1", 60, 20)], [], np.random.default_rng(1), config)
     assert max(augmenter.sample(SIZE).alpha.max() for _ in range(20)) == 0
+
+
+def test_a_lane_has_a_floor_and_sky_above_it():
+    layers = [lane(np.random.default_rng(seed), SIZE) for seed in range(24)]
+    shares = np.array([1 - layer.coverage.mean() for layer in layers])
+    assert 0.1 < np.median(shares) < 0.5
+    for layer in layers:
+        open_sky = layer.coverage < 0.01
+        assert layer.coverage[-1].min() == 1
+        # once covered, a column stays covered down to the floor: walls stand, nothing hangs
+        assert (np.diff(open_sky.sum(axis=1)) <= 2).all()
+        assert layer.rgb.min() >= 0
+        assert layer.rgb.max() <= 1
+
+
+def test_lanes_are_drawn_before_skies():
+    config = AugmentConfig(all_sky=1, drawn_land=1, lane=1, mirrored=0)
+    augmenter = Augmenter([pair("ade_1", 60, 20)], [], np.random.default_rng(1), config)
+    alphas = np.stack([augmenter.sample(SIZE).alpha for _ in range(16)])
+    assert alphas[:, -2:].max() == 0
+    assert alphas[:, :8].mean() > 0.1

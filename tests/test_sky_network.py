@@ -265,4 +265,4 @@ def test_presence_is_not_asked_of_specks():
     alpha[2, 0, 0, :20] = 1  # 0.2 %
     presence = torch.tensor([[math.log(3)], [math.log(3)], [50.0]])  # 3/4, 3/4, not asked
     loss = losses.presence_cross_entropy(presence, alpha)
-    assert loss.item() == pytest.approx((math.log(4) + math.log(4 / 3)) / 2)
+    assert loss.item() == pytest.approx((math.log(4) + 4 * math.log(4 / 3)) / 2)

@@ -14,24 +14,18 @@ import cv2
 import numpy as np
 
 from atlas.coords import Size
-from preprocess.sky.camera_effects import photographed
+from preprocess.sky import scenery
+from preprocess.sky.camera_effects import photographed, veiled
 from preprocess.sky.data import SOFT_DOMAINS, Pair, smooth_under, to_bytes
 from preprocess.sky.indoors import bokeh, room, surface
 from preprocess.sky.landscape import grove, night_lights, plain_things, ridges, shore, town
 from preprocess.sky.procedural import SKY_KINDS, afterglow, fractal_noise, sky_picture
-from preprocess.sky.scenery import (
-    Layer,
-    bare_crowns,
-    building,
-    foliage,
-    laid_over,
-    sparse_crowns,
-    water,
-)
+from preprocess.sky.scenery import Layer, building, laid_over, water
+from preprocess.sky.streets import lane
 from preprocess.sky.thin_things import THIN_KINDS
 from preprocess.sky.thin_things import thin_coverage as draw_thin
 
-_CROWNS = (bare_crowns, foliage, grove, sparse_crowns)
+_CROWNS = (scenery.bare_crowns, scenery.foliage, grove, scenery.sparse_crowns)
 _CROWN_SHARES = (0.2, 0.2, 0.2, 0.4)
 
 
@@ -45,14 +39,16 @@ class AugmentConfig:
         ("lmf", 0.38),
         ("lowlight", 0.04),
     )
-    all_ground: float = 0.2
-    drawn_ground: float = 0.35
+    all_ground: float = 0.17
+    drawn_ground: float = 0.3
     """Chance that a picture that is all ground is a drawn one: see `indoors`."""
     indoors: float = 0.4
     """Chance that a photographed one is of those that hold no sky at all, mostly rooms."""
     all_sky: float = 0.18
     drawn_land: float = 0.65
     """Chance that land is drawn before a picture that is all sky."""
+    lane: float = 0.25
+    """Chance that this land is a lane between walls, with little sky above."""
     from_above: float = 0.4
     """Chance that a picture of ground only is turned by any angle, as if seen from the air."""
     high_up: float = 0.4
@@ -198,6 +194,9 @@ class Augmenter:
         rng = self.rng
         size = Size(*sample.alpha.shape)
         sky = sample.rgb
+        if rng.random() < self.config.lane:
+            self._lay_over(sample, lane(rng, size))
+            return
         if rng.random() < 0.55:
             self._lay_over(sample, ridges(rng, size, sky))
         if rng.random() < 0.4:
@@ -220,9 +219,7 @@ class Augmenter:
         any_angle = not bare and rng.random() < config.from_above
         sample = self._crop(pair, size, top=_ground_top(pair) or 0, any_angle=any_angle)
         if any_angle and rng.random() < config.high_up:
-            veil = rng.uniform(0.4, 1.0) * rng.uniform([0.6, 0.7, 0.75], [1.0, 1.0, 1.0])
-            seen = np.float32(rng.uniform(0.15, 0.7))
-            sample.rgb = (veil + seen * (sample.rgb - veil)).astype(np.float32)
+            sample.rgb = veiled(sample.rgb, rng)
         return sample
 
     def _labelled(self, size: Size) -> Sample:

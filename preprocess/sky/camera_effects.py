@@ -54,6 +54,13 @@ def photographed(
     return make(np.clip(rgb, 0, 1), alpha, weight)
 
 
+def veiled(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Ground seen through much air, as from an aircraft: (H, W, 3) float32 drawn to a pale blue."""
+    air = rng.uniform(0.4, 1.0) * rng.uniform([0.6, 0.7, 0.75], [1.0, 1.0, 1.0])
+    seen = rng.uniform(0.15, 0.7)
+    return (air + seen * (rgb - air)).astype(np.float32)
+
+
 def _colours(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Gamma, exposure, contrast and white balance, then saturation; clips as a sensor does."""
     if rng.random() < 0.1:

@@ -50,7 +50,7 @@ def surface(rng: np.random.Generator, size: Size) -> np.ndarray:
     Returns:
         (H, W, 3) float32.
     """
-    colour = _paint(rng)
+    colour = paint(rng)
     grain = fractal_noise(rng, size, int(rng.integers(6, 24)), 6, rng.uniform(0.75, 0.98))
     light = fractal_noise(rng, size, 1, 2)
     rough = rng.uniform(0.05, 0.6) if rng.random() < 0.6 else rng.uniform(0.0, 0.08)
@@ -79,7 +79,7 @@ def bokeh(rng: np.random.Generator, size: Size) -> np.ndarray:
         (H, W, 3) float32.
     """
     patches = [fractal_noise(rng, size, int(rng.integers(2, 6)), 3)[..., None] for _ in range(2)]
-    first, second, third = (_paint(rng) * rng.uniform(0.1, 0.9) for _ in range(3))
+    first, second, third = (paint(rng) * rng.uniform(0.1, 0.9) for _ in range(3))
     rgb = first + patches[0] * (second - first)
     rgb = (rgb + patches[1] ** 2 * (third - rgb)).astype(np.float32)
     radius = rng.uniform(0.01, 0.12) * size.height
@@ -112,7 +112,7 @@ def _cut_out_disc(rng: np.random.Generator, rgb: np.ndarray) -> None:
     rgb *= disc[..., None].astype(np.float32) / 255
 
 
-def _paint(rng: np.random.Generator) -> np.ndarray:
+def paint(rng: np.random.Generator) -> np.ndarray:
     """(3,) colour of a wall or a floor: mostly pale, some blue or grey, some dark."""
     kind = rng.random()
     if kind < 0.55:
@@ -139,18 +139,18 @@ def _shell(rng: np.random.Generator, size: Size) -> np.ndarray:
     }
     near = {name: (x, y) for name, (x, y, _, _) in corners.items()}
     out = {name: (x + far * dx, y + far * dy) for name, (x, y, dx, dy) in corners.items()}
-    wall = _paint(rng)
-    ceiling = rng.uniform(0.75, 1.05) * wall if rng.random() < 0.4 else _paint(rng)
-    rgb = (wall * _lit(rng, size)).astype(np.float32)
+    wall = paint(rng)
+    ceiling = rng.uniform(0.75, 1.05) * wall if rng.random() < 0.4 else paint(rng)
+    rgb = (wall * lit(rng, size)).astype(np.float32)
     sides = (
         (("top left", "top right"), ceiling),
-        (("bottom left", "bottom right"), rng.uniform(0.3, 1.0) * _paint(rng)),
+        (("bottom left", "bottom right"), rng.uniform(0.3, 1.0) * paint(rng)),
         (("top left", "bottom left"), rng.uniform(0.75, 1.1) * wall),
         (("top right", "bottom right"), rng.uniform(0.75, 1.1) * wall),
     )
     for (first, second), colour in sides:
         corners_px = [near[first], out[first], out[second], near[second]]
-        rgb += _covered(size, corners_px) * ((colour * _lit(rng, size)).astype(np.float32) - rgb)
+        rgb += covered(size, corners_px) * ((colour * lit(rng, size)).astype(np.float32) - rgb)
         if rng.random() < 0.4:
             shade = (rng.uniform(0.5, 1.1) * colour).clip(0, 1).tolist()
             ends = [tuple(int(v) for v in near[name]) for name in (first, second)]
@@ -179,7 +179,7 @@ def _draw_ribs(rng: np.random.Generator, rgb: np.ndarray) -> None:
         cv2.line(rgb, centre, tip, shade, 1, cv2.LINE_AA)
 
 
-def _lit(rng: np.random.Generator, size: Size) -> np.ndarray:
+def lit(rng: np.random.Generator, size: Size) -> np.ndarray:
     """Brightness of a wall, (H, W, 1) float32: a slope and a soft spot of light."""
     y = np.linspace(-1, 1, size.height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, size.width, dtype=np.float32)[None]
@@ -190,7 +190,7 @@ def _lit(rng: np.random.Generator, size: Size) -> np.ndarray:
     return light[..., None].astype(np.float32)
 
 
-def _covered(size: Size, corners_px: list[tuple[float, float]]) -> np.ndarray:
+def covered(size: Size, corners_px: list[tuple[float, float]]) -> np.ndarray:
     """(H, W, 1) float32: inside of a polygon."""
     cover = np.zeros((size.height, size.width), np.uint8)
     points = np.round(np.array([corners_px]) * _SCALE).astype(np.int32)
@@ -230,7 +230,7 @@ def _draw_window(rng: np.random.Generator, rgb: np.ndarray) -> None:
             pane[row : row + max(1, pitch // 3)] = frame
     if rng.random() < 0.4:
         folds = 1 + 0.4 * np.sin(np.linspace(0, rng.uniform(20, 80), across))
-        cloth = _paint(rng) * folds[:, None]
+        cloth = paint(rng) * folds[:, None]
         drawn = int(rng.uniform(0.1, 0.6) * across)
         pane[:, :drawn] = cloth[:drawn]
     pane[:thick], pane[-thick:] = frame, frame
@@ -245,7 +245,7 @@ def _draw_window(rng: np.random.Generator, rgb: np.ndarray) -> None:
 def _draw_picture(rng: np.random.Generator, rgb: np.ndarray) -> None:
     """A framed picture, a mirror or a door: a box with a rim."""
     x, y, across, down = _box(rng, rgb.shape, 0.06, 0.4)
-    inner = _paint(rng) * rng.uniform(0.3, 1.0)
+    inner = paint(rng) * rng.uniform(0.3, 1.0)
     noise = fractal_noise(rng, Size(max(16, down), max(16, across)), 2, 4)[:down, :across, None]
     box = (inner * (1 + rng.uniform(0, 0.8) * (noise - 0.5))).astype(np.float32)
     rim = max(1, int(rng.uniform(0.02, 0.1) * min(across, down)))
@@ -271,11 +271,11 @@ def _draw_furniture(rng: np.random.Generator, rgb: np.ndarray, largest: float = 
         return
     size = Size(int(bottom - top), int(right - left))
     inside = [(float(x - left), float(y - top)) for x, y in corners]
-    cover = _covered(size, inside)
+    cover = covered(size, inside)
     colour = rng.uniform(0.05, 1.0) * rng.uniform([0.6, 0.4, 0.25], [1.0, 1.0, 1.0])
     grain = rng.random((8, 8), dtype=np.float32)
     noise = cv2.resize(grain, size.wh, interpolation=cv2.INTER_CUBIC)[..., None]
-    shaded = colour * _lit(rng, size) * (1 + rng.uniform(0, 0.6) * (noise - 0.5))
+    shaded = colour * lit(rng, size) * (1 + rng.uniform(0, 0.6) * (noise - 0.5))
     part = rgb[top:bottom, left:right]
     part += cover * (shaded - part)
 

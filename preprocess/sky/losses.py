@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_SKY_DENIED = 4.0
+
 
 def cross_entropy(logits: Tensor, alpha: Tensor, weight: Tensor) -> Tensor:
     """-(a log p + (1 - a) log(1 - p)), trust-weighted mean over pixels."""
@@ -58,9 +60,13 @@ def presence_cross_entropy(presence: Tensor, alpha: Tensor) -> Tensor:
     """Cross entropy of the logit (B, 1) of any sky in the picture, by the share that is sky.
 
     Truth: no below 0.05 % of the picture, yes above 0.4 %; pictures between are not asked about.
+    A sky denied counts `_SKY_DENIED` times: the answer is to speak up only when it is sure.
     """
     share = alpha.mean(dim=(1, 2, 3))
     asked = ((share < 0.0005) | (share > 0.004)).to(presence.dtype)
     truth = (share > 0.004).to(presence.dtype)
-    loss = F.binary_cross_entropy_with_logits(presence[:, 0], truth, reduction="none")
+    often = torch.tensor(_SKY_DENIED, dtype=presence.dtype, device=presence.device)
+    loss = F.binary_cross_entropy_with_logits(
+        presence[:, 0], truth, pos_weight=often, reduction="none"
+    )
     return (loss * asked).sum() / asked.sum().clamp_min(1)
