@@ -2,6 +2,8 @@
 
     python -m benchmarks.compare data/swan --budget 120 --minutes 10 \\
         --json benchmarks/results/compare.json
+    python -m benchmarks.compare data/libby data/car-shadow --budget 60 --minutes 0 --frames 8 \\
+        --append --json benchmarks/results/compare.json
 
 All get the same wall-clock seconds. "overfit" bends every frame on its own: flow smoothed over a
 pixel, neighbours ignored, nothing trained. The warping error compares checkerboards painted in the
@@ -16,7 +18,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pipeline import command, keep, print_table, report_of
+from benchmarks.pipeline import command, keep, kept_rows, print_table, report_of
 
 OVERFIT = (
     "layered.align.sigmas_px=[14,14,9,9,4,2,1,1,1]",
@@ -44,6 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, help="measure the first N frames only")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--json", type=Path, help="keep the table here")
+    parser.add_argument("--append", action="store_true", help="to the rows that the file has")
     return parser.parse_args()
 
 
@@ -58,6 +61,8 @@ def fit(clip: Path, name: str, arguments: list[str], options: argparse.Namespace
     return {
         "clip": clip.name,
         "method": name,
+        "budget_s": budget_of(arguments),
+        "frames": options.frames or info["frame_count"],
         "train_s": round(train_s, 1),
         "psnr_db": atlas["psnr_db"],
         "camera_light_db": atlas["psnr_camera_light_db"],
@@ -67,6 +72,13 @@ def fit(clip: Path, name: str, arguments: list[str], options: argparse.Namespace
         "warp_error_by_layer": atlas["warp_error_by_layer"],
         "peak_memory_mb": info["peak_memory_mb"],
     }
+
+
+def budget_of(arguments: list[str]) -> float | None:
+    """The `--budget` among a command's arguments."""
+    if "--budget" not in arguments:
+        return None
+    return float(arguments[arguments.index("--budget") + 1])
 
 
 def race(clip: Path, table: Table, options: argparse.Namespace) -> None:
@@ -82,14 +94,18 @@ def race(clip: Path, table: Table, options: argparse.Namespace) -> None:
 
 
 class Table:
-    """Rows that are printed, and kept in a file, as they come: a broken run loses nothing."""
+    """Rows that are printed, and kept in a file, as they come: a broken run loses nothing.
 
-    def __init__(self, path: Path | None):
+    append: the file's own rows stay, but for those of the same clip and method.
+    """
+
+    def __init__(self, path: Path | None, append: bool = False):
         self.path = path
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = kept_rows(path) if append else []
 
     def add(self, row: dict[str, Any]) -> dict[str, Any]:
-        self.rows.append(row)
+        same = row["clip"], row["method"]
+        self.rows = [x for x in self.rows if (x["clip"], x["method"]) != same] + [row]
         keep(self.path, self.rows)
         print_table([{k: v for k, v in row.items() if k != "warp_error_by_layer"}])
         return row
@@ -97,7 +113,7 @@ class Table:
 
 def main() -> None:
     options = parse_arguments()
-    table = Table(options.json)
+    table = Table(options.json, options.append)
     for clip in options.clips:
         budget, best = ["--budget", str(options.budget)], {}
         for name in options.methods:
