@@ -23,6 +23,12 @@ from atlas.texture import Gains, Texture, fill_unseen
 
 HELD = 0.6
 """Weight that holds a texel where it is: one of which only mixed pixels tell moves little."""
+NEAR_TEXELS = 3
+"""Texels this near to one seen pure, never pure themselves, keep to its colours: a layer's rim."""
+RIM_MARGIN = 0.04
+"""How far beyond those colours they may go; display-encoded, [0, 1]."""
+_PURE_WEIGHT = (0.05, 0.5)
+"""A texel of less pure weight is never seen pure, one of more is seen so well enough to go by."""
 
 
 class SplatSum:
@@ -157,6 +163,7 @@ class _TextureSolver:
         self.estimate: list[Tensor] = []
         self.seen: list[Tensor] = []
         self.pure: list[Tensor] = []
+        self.limits: list[tuple[Tensor, Tensor]] = []
 
     def first_mean(self) -> None:
         """Means over pixels that show one layer alone; counts what is seen at all."""
@@ -183,6 +190,9 @@ class _TextureSolver:
             self.pure.append(weight)
             rgb = fill_unseen(mean.permute(1, 2, 0).cpu().numpy(), weight.cpu().numpy())
             self.estimate.append(torch.from_numpy(rgb).permute(2, 0, 1).contiguous())
+        self.limits = [
+            rim_limits(rgb, pure) for rgb, pure in zip(self.estimate, self.pure, strict=True)
+        ]
 
     def back_project(self) -> None:
         """One step down the composite's residual."""
@@ -201,8 +211,9 @@ class _TextureSolver:
                 values = residual[:, seen.cut[0], seen.cut[1]] / (factor + (~enough))
                 weight = torch.where(enough, trust[seen.cut] * _squared(factor), 0.0)
                 sums[i].add(values, weight, seen.uv)
-        for i, total in enumerate(sums):
-            self.estimate[i] += total.sums[:3] / (total.sums[3] + HELD)
+        for i, (total, (low, high)) in enumerate(zip(sums, self.limits, strict=True)):
+            moved = self.estimate[i] + total.sums[:3] / (total.sums[3] + HELD)
+            self.estimate[i] = torch.maximum(torch.minimum(moved, high), low)
 
     def textures(self) -> list[Texture]:
         out = []
@@ -247,6 +258,27 @@ class _TextureSolver:
                 gain = torch.from_numpy(np.ascontiguousarray(gains[i][cut])).permute(2, 0, 1)
             layers.append(_LayerSight(cut, torch.from_numpy(share[cut].copy()), uv, gain))
         return _Sight(torch.from_numpy(rgb).permute(2, 0, 1).float() / 255, layers)
+
+
+def rim_limits(rgb: Tensor, pure: Tensor) -> tuple[Tensor, Tensor]:
+    """Lowest and highest colour that each texel may take, (3, H, W) each; infinite if any.
+
+    At a layer's rim only mixed pixels tell of a texel. A matte that is a little too wide or too
+    narrow there makes the least squares overshoot: a bright or dark line round the atlas's object.
+
+    Args:
+        rgb: (3, H, W), the first mean. pure: (H, W), the weight of pixels of this layer alone.
+    """
+    least, enough = _PURE_WEIGHT
+    known = (pure > enough)[None]
+    side = 2 * NEAR_TEXELS + 1
+    infinite = torch.tensor(torch.inf, device=rgb.device, dtype=rgb.dtype)
+    high = F.max_pool2d(torch.where(known, rgb, -infinite)[None], side, 1, NEAR_TEXELS)[0]
+    low = -F.max_pool2d(torch.where(known, -rgb, -infinite)[None], side, 1, NEAR_TEXELS)[0]
+    rim = (pure < least) & torch.isfinite(high)
+    return torch.where(rim, low - RIM_MARGIN, -infinite), torch.where(
+        rim, high + RIM_MARGIN, infinite
+    )
 
 
 def _squared(gain: Tensor | float) -> Tensor | float:

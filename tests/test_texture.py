@@ -154,3 +154,35 @@ def test_texels_that_only_mixed_pixels_show_stay_nearly_still():
     assert np.abs(front.rgb[5:15, 16:] - front.rgb[5:15, 2:3]).max() < 0.15
     half, _ = splat(Veiled(0.6), lambda t: frame)
     assert half.rgb[5:15, 16:].mean() > front.rgb[5:15, 16:].mean()
+
+
+class Disc(LayerMapping):
+    """A disc that moves 2 px a frame over a still ground; its matte is `wide_px` wider."""
+
+    def __init__(self, wide_px: float):
+        self.layers = Layer("disc", Size(44, 44)), Layer("ground", Size(44, 80))
+        self.frame_count, self.frame_size, self.wide_px = 12, Size(44, 80), wide_px
+
+    def opacity(self, t, wide_px=0.0):
+        y, x = np.mgrid[:44, :80].astype(np.float32)
+        return np.clip(14.5 + wide_px - np.hypot(x - 26 - 2 * t, y - 21.5), 0, 1)
+
+    def frame(self, t, size=None):
+        y, x = np.mgrid[:44, :80].astype(np.float32)
+        uv = np.stack([np.stack([x - 4 - 2 * t, y], -1), np.stack([x, y], -1)])
+        alpha = np.stack([self.opacity(t, self.wide_px), np.ones_like(x)])
+        return FrameMapping(uv, alpha, np.ones(2, np.float32))
+
+
+@pytest.mark.parametrize("wide_px", [-0.4, -0.2])
+def test_a_rim_that_only_mixed_pixels_show_keeps_to_the_layer_s_own_colours(wide_px):
+    mapping = Disc(wide_px)
+    color, ground = np.array([0.7, 0.3, 0.25]), np.array([0.35, 0.5, 0.75])
+
+    def frame(t):
+        part = mapping.opacity(t)[..., None]
+        return np.rint((part * color + (1 - part) * ground) * 255).astype(np.uint8)
+
+    disc = splat(mapping, frame)[0]
+    off = np.abs(disc.rgb - color)[disc.coverage > 0.5]
+    assert off.max() < 0.06
