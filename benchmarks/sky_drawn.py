@@ -74,7 +74,7 @@ def cases(
 
     yield "fog", swapped("haze", lambda augmenter, sample: augmenter.add_fog(sample))
     for name, colour in PLAIN_SKIES.items():
-        yield name, [_with_colour(pair, colour) for pair in both]
+        yield name, [with_colour(pair, colour) for pair in both]
     for kind in SKY_KINDS:
         yield kind, swapped(kind)
     yield "portrait", [_portrait(pair) for pair in both]
@@ -133,7 +133,8 @@ def _with_sky(
     return to_bytes(sample.rgb), sample.alpha
 
 
-def _with_colour(pair: Pair, colour: tuple[float, float, float]) -> Picture:
+def with_colour(pair: Pair, colour: tuple[float, float, float]) -> Picture:
+    """The picture with a sky of one colour, RGB in [0, 1], put in."""
     sample = _sample(pair)
     sky = Layer(np.broadcast_to(np.array(colour, np.float32), sample.rgb.shape), sample.alpha)
     return to_bytes(laid_over(sample.rgb, sky)), sample.alpha

@@ -1,11 +1,15 @@
 """What refinement gains at the edges of single pictures, and how mattes look on clips.
 
     python -m benchmarks.sky_refine gain  --images DIR --masks DIR [--json FILE]
+    python -m benchmarks.sky_refine crowns --data sky_segmentation [--json FILE]
     python -m benchmarks.sky_refine sheet --out FILE.png CLIP ...
 
 gain: error in the edge band (see preprocess.sky.evaluate) of pictures with soft mattes, as they are
 and with drawn twigs, wires, poles and hair of exact coverage put before the sky: the network's
 answer enlarged, the streaming matte, the careful one.
+crowns: bare, sparse and leafy crowns of exact coverage, drawn before a white, a grey and a blue sky
+put into held-out training pictures: mean error where a crown is, and the share of its gaps (more
+than three quarters sky) that is found.
 sheet: four frames of each clip, spread over it, beside the same with the matte over them in violet.
 """
 
@@ -23,19 +27,25 @@ from atlas.clip import write_bytes, write_rgb
 from atlas.coords import Size
 from atlas.errors import InputError, run_script
 from atlas.video import open_source
+from benchmarks.sky_drawn import held_out_pictures, with_colour
 from preprocess.sky.choose import open_matter
+from preprocess.sky.closed_form import BandOptions
 from preprocess.sky.data import read_pairs, to_bytes
 from preprocess.sky.evaluate import alone, score_picture
 from preprocess.sky.infer import CAREFUL, MatteOptions, NetworkMatter
 from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter
+from preprocess.sky.scenery import bare_crowns, foliage, sparse_crowns
 from preprocess.sky.thin_things import THIN_KINDS, thin_coverage
 
 WAYS = {
     "unrefined": MatteOptions(refine=None),
     "streaming": MatteOptions(),
-    "careful, no closed form": replace(CAREFUL, closed_form=None),
+    "careful, line only": replace(CAREFUL, edges=None),
+    "careful, closed form": replace(CAREFUL, edges=None, closed_form=BandOptions()),
     "careful": CAREFUL,
 }
+CROWN_SKIES = {"white": (1.0, 1.0, 1.0), "grey": (0.72, 0.73, 0.75), "blue": (0.36, 0.55, 0.86)}
+CROWNS = (bare_crowns, sparse_crowns, foliage)
 _TILE_PX = 360
 _VIOLET = np.array([110, 40, 230], np.float32)
 
@@ -71,6 +81,43 @@ def measure_gain(images: Path, masks: Path, weights: Path) -> dict[str, dict[str
     return result
 
 
+def crown_pictures(root: Path, seeds: int) -> dict[str, list[tuple[Picture, np.ndarray]]]:
+    """By colour of the sky: pictures with their mattes, and (H, W) bool where a crown is."""
+    held = [pair for pair in held_out_pictures(root) if 0.2 < pair.alpha.mean() / 255 < 0.95]
+    result: dict[str, list[tuple[Picture, np.ndarray]]] = {name: [] for name in CROWN_SKIES}
+    for seed in range(seeds):
+        for index, pair in enumerate(held):
+            for name, colour in CROWN_SKIES.items():
+                rng = np.random.default_rng([seed, index, 11])
+                rgb, truth = with_colour(pair, colour)
+                cover = CROWNS[(seed + index) % len(CROWNS)](rng, Size(*truth.shape))
+                bark = 255 * rng.uniform(0.05, 0.4) * rng.uniform(0.8, 1.2, 3)
+                mixed = rgb + cover[..., None] * (bark - rgb) + rng.normal(0, 2, rgb.shape)
+                where = (cv2.blur(cover, (15, 15)) > 0.15) & (truth > 0.5)
+                picture = to_bytes((mixed / 255).astype(np.float32)), truth * (1 - cover)
+                result[name].append((picture, where))
+    return result
+
+
+def measure_crowns(root: Path, weights: Path, seeds: int = 3) -> dict[str, dict[str, float]]:
+    """Mean error in crowns and share of their gaps that is found, by way and colour of the sky."""
+    pictures = crown_pictures(root, seeds)
+    result: dict[str, dict[str, float]] = {}
+    for way, options in WAYS.items():
+        matte_of = alone(NetworkMatter(weights, options))
+        row: dict[str, float] = {}
+        for name, scenes in pictures.items():
+            errors, gaps = [], []
+            for (rgb, truth), where in scenes:
+                matte = matte_of(rgb)
+                errors.append(np.abs(matte - truth)[where].mean())
+                gaps.append((matte > 0.5)[where & (truth > 0.75)].mean())
+            row[f"{name}, error"] = float(np.mean(errors))
+            row[f"{name}, gaps"] = float(np.mean(gaps))
+        result[way] = row
+    return result
+
+
 def _band_error(matte: np.ndarray, truth: np.ndarray) -> float:
     error = score_picture("picture", matte, truth).band_mae
     return 0.0 if error is None else error
@@ -100,10 +147,11 @@ def clip_row(clip: Path, matter: SkyMatter, count: int = 4) -> np.ndarray:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Edges and looks of the sky mattes.")
-    parser.add_argument("what", choices=("gain", "sheet"))
+    parser.add_argument("what", choices=("gain", "crowns", "sheet"))
     parser.add_argument("clips", nargs="*", type=Path, help="videos, for sheet")
     parser.add_argument("--images", type=Path, help="folder of pictures, for gain")
     parser.add_argument("--masks", type=Path, help="their soft mattes, equal names")
+    parser.add_argument("--data", type=Path, help="folder with train/images, masks, for crowns")
     parser.add_argument("--matter", default=str(NETWORK_WEIGHTS), help="as preprocess.sky.evaluate")
     parser.add_argument("--out", type=Path, help="picture to write, for sheet")
     parser.add_argument("--json", type=Path)
@@ -119,9 +167,15 @@ def main() -> None:
         matter = open_matter(arguments.matter, careful=True)
         write_rgb(arguments.out, np.vstack([clip_row(clip, matter) for clip in arguments.clips]))
         return
-    if not arguments.images or not arguments.masks:
+    weights = Path(arguments.matter)
+    if arguments.what == "crowns":
+        if not arguments.data:
+            raise InputError("crowns needs --data DIR")
+        result = measure_crowns(arguments.data, weights)
+    elif not arguments.images or not arguments.masks:
         raise InputError("gain needs --images DIR and --masks DIR")
-    result = measure_gain(arguments.images, arguments.masks, Path(arguments.matter))
+    else:
+        result = measure_gain(arguments.images, arguments.masks, weights)
     for way, row in result.items():
         print(f"{way:26}" + "".join(f"{name:>18} {value:.4f}" for name, value in row.items()))
     if arguments.json:

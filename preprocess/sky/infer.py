@@ -5,7 +5,7 @@ for rgb in frames:
     matte = matter.matte(rgb)        # (H, W) float32, 1 = sky
 
 `MatteOptions()` is for streaming. `CAREFUL` is for work that may take its time: the network sees
-each frame at several sizes and mirrored, and edges are solved in closed form.
+each frame at several sizes and mirrored, and a second, tiny network settles the edges at full size.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from atlas.coords import Size
 from preprocess.sky.adapt import SkyColours
 from preprocess.sky.closed_form import BandOptions, closed_form_matte
 from preprocess.sky.data import STRIDE_PX, fitting_size
+from preprocess.sky.edge_matte import EDGE_WEIGHTS, EdgeMatter, EdgeOptions
 from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter, check_rgb
 from preprocess.sky.opencv_network import OpenCvNetwork
 from preprocess.sky.refine import RefineOptions, refine_matte
@@ -46,6 +47,8 @@ class MatteOptions:
     """Look at each picture mirrored too, and average."""
     refine: RefineOptions | None = field(default_factory=RefineOptions)
     """Refinement to full size; None enlarges the small matte bilinearly."""
+    edges: EdgeOptions | None = None
+    """Edges settled at full size by the edge network; None leaves it out."""
     closed_form: BandOptions | None = None
     """Closed-form matting of the refined edges; None leaves it out."""
     adapt: bool = True
@@ -75,6 +78,8 @@ class NetworkMatter(SkyMatter):
         self._network(
             Size(2 * STRIDE_PX, 2 * STRIDE_PX)
         )  # refuses wrong weights before the first frame
+        edges = self.options.edges
+        self._edges = EdgeMatter(options=edges) if edges and self.options.refine else None
         self._colours = SkyColours()
         self._surveyed = False
         self._fine = FineSteadier(self.options.steady)
@@ -88,7 +93,8 @@ class NetworkMatter(SkyMatter):
         self._fine.reset()
 
     def fingerprint(self) -> str:
-        digest = hashlib.blake2b(self.weights.read_bytes(), digest_size=8).hexdigest()
+        read = self.weights.read_bytes() + (EDGE_WEIGHTS.read_bytes() if self._edges else b"")
+        digest = hashlib.blake2b(read, digest_size=8).hexdigest()
         return f"{type(self).__name__} {_METHOD}, weights {digest}, {self.options}"
 
     def survey(self, frames: Iterable[np.ndarray]) -> None:
@@ -168,6 +174,8 @@ class NetworkMatter(SkyMatter):
         if self.options.refine is None:
             return cv2.resize(coarse, rgb.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         matte = refine_matte(rgb, small, coarse, self.options.refine)
+        if self._edges is not None:
+            matte = self._edges(rgb, small, coarse, matte)
         if self.options.closed_form is None:
             return matte
         return closed_form_matte(rgb, matte, self.options.closed_form)
