@@ -23,6 +23,7 @@ from preprocess.sky.edge_matte import EDGE_WEIGHTS, TILE_PX, EdgeMatter, EdgeOpt
 from preprocess.sky.edge_network import EdgeNetwork, load_edge_network, save_edge_weights
 from preprocess.sky.edge_train import Picture, crops, left_to_doubt, spoilt
 from preprocess.sky.evaluate import score_picture
+from preprocess.sky.refine import RefineOptions, refine_matte
 from preprocess.sky.thin_things import thin_coverage
 
 H, W = 96, 168
@@ -248,3 +249,24 @@ def test_a_white_wall_with_windows_under_a_white_sky_stays_ground():
     picture = to_picture(rgb)
     matte = EdgeMatter()(picture, cv2.resize(picture, (224, 128)), coarse, first)
     assert matte[75:, 165:].mean() < 0.03
+
+
+def test_a_pale_gable_that_the_small_matte_knows_as_ground_gets_little_sky():
+    rgb = np.full((240, 400, 3), (0.75, 0.82, 0.92), np.float32)
+    rgb[120:] = (0.2, 0.25, 0.15)
+    rgb[122:160, 196:206] = (0.62, 0.64, 0.68)
+    truth = np.zeros((240, 400), np.float32)
+    truth[:120] = 1
+    picture = to_picture(rgb)
+    small = cv2.resize(picture, (200, 120), interpolation=cv2.INTER_AREA)
+    coarse = cv2.GaussianBlur(cv2.resize(truth, (200, 120)), (0, 0), 1.0)
+
+    def gable(**options: float) -> np.ndarray:
+        matte = refine_matte(picture, small, coarse, RefineOptions(**options))
+        return matte[124:140, 201]
+
+    by_colour = gable(line_least=1e-6, ground=1e-6)
+    assert by_colour[:2].min() > 0.45
+    assert gable(ground=1e-6)[:2].max() < 0.4
+    assert by_colour[6:].max() > 0.2
+    assert gable()[6:].max() < 0.01

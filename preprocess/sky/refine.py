@@ -9,7 +9,8 @@ line     near the skyline a pixel's colour c is placed on the line from the mean
          least-squares opacity of the matting equation c = alpha s + (1 - alpha) g. It follows twigs
          and wires that the small matte has lost, and does not spread.
 
-The line counts in the doubtful band, as far as sky and ground differ there; elsewhere guided does.
+The line counts in the doubtful band, as far as sky and ground differ there and the small matte is
+not sure of ground; elsewhere guided does.
 """
 
 from __future__ import annotations
@@ -35,12 +36,22 @@ class RefineOptions:
     """Opacity below which a pixel counts as ground, above 1 minus which as sky; (0, 0.5)."""
     alike: float = 0.15
     """Squared distance of s and g at which line and guided count alike."""
+    line_least: float = 0.3
+    """Opacity below which the line's trust falls, by the square: what the small matte is sure of as
+    ground, a pale gable just under the skyline, is not asked for its colour; > 0."""
+    ground: float = 0.05
+    """Where all of the small matte near by is below this, its own opacity counts in place of both
+    models, the more the lower it is; > 0."""
     margin: float = 0.15
     """Opacities within this of 0 and 1 become 0 and 1; those between are stretched; [0, 0.5)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.sure < 0.5:
             raise ValueError(f"sure must be in (0, 0.5), got {self.sure}")
+        if not self.line_least > 0:
+            raise ValueError(f"line_least must be > 0, got {self.line_least}")
+        if not self.ground > 0:
+            raise ValueError(f"ground must be > 0, got {self.ground}")
         if not 0 <= self.margin < 0.5:
             raise ValueError(f"margin must be in [0, 0.5), got {self.margin}")
 
@@ -64,10 +75,10 @@ def refine_matte(
     """
     guided = fit_linear(small, coarse, options.guided_radius_px, options.guided_eps)
     line, trust = colour_line(small, coarse, options)
-    model = LinearModel(
-        guided.slope + trust[..., None] * (line.slope - guided.slope),
-        guided.offset + trust * (line.offset - guided.offset),
-    )
+    slope = guided.slope + trust[..., None] * (line.slope - guided.slope)
+    offset = guided.offset + trust * (line.offset - guided.offset)
+    asked = np.minimum(cv2.dilate(coarse, np.ones((3, 3), np.uint8)) / options.ground, 1)
+    model = LinearModel(slope * asked[..., None], coarse + asked * (offset - coarse))
     return stretch(model.apply(rgb), options.margin)
 
 
@@ -94,7 +105,7 @@ def colour_line(
     doubt = np.clip(12 * near * (1 - near), 0, 1)
     known = np.clip(np.minimum(sky_share, ground_share) / _ENOUGH, 0, 1)
     trust = cv2.blur(doubt * known * length2 / (length2 + options.alike), (5, 5))
-    return LinearModel(slope, offset), trust
+    return LinearModel(slope, offset), trust * np.minimum(coarse / options.line_least, 1) ** 2
 
 
 def _mean_of(
