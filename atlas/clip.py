@@ -150,6 +150,13 @@ class Clip:
         )
         return part
 
+    def without(self, layer: str) -> Clip:
+        """The same clip, a layer above the bottom left out: its pixels belong to what is below."""
+        rest = [one for one in self.info.layers[:-1] if one.name != layer]
+        part = copy.copy(self)
+        part.info = dataclasses.replace(self.info, layers=[*rest, self.info.layers[-1]])
+        return part
+
     def shots(self) -> list[tuple[int, int]]:
         """[first, end) of every shot, in order; one where preprocess found no cut."""
         found = [(int(first), int(end)) for first, end in self.info.shots]

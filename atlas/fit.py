@@ -31,6 +31,7 @@ from atlas.layered_file import (
     write_arrays,
     write_residuals,
 )
+from atlas.near_motion import NEAR_NAME
 from atlas.pace import Pace
 from atlas.run import clip_hash, read_run_info, write_atlases, write_run_info
 from atlas.shot_fit import SKY_NAME, FitState, ShotFit
@@ -51,6 +52,8 @@ def fit_layered(job: FitJob, resume: bool = False) -> None:
     Args:
         resume: go on from what the folder holds, finished at a lower quality or interrupted.
     """
+    if not job.config.layered.near_layer:
+        job = replace(job, clip=job.clip.without(NEAR_NAME))
     spans = job.clip.shots()
     if len(spans) == 1:
         Fit(job).run(resume)

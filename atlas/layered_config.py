@@ -80,6 +80,8 @@ class LayeredConfig:
     sky_bending: str = "lens"
     """How a layer called sky may bend: lens (one quadratic a frame, so that a new sky keeps its
     shapes) or free (after its clouds, as other layers do: for paint on the clouds themselves)."""
+    near_layer: bool = True
+    """Whether the clip's layer called near, if it has one, becomes a layer (else it is scene)."""
     align: AlignConfig = field(default_factory=AlignConfig)
     residual_field: FieldConfig = field(default_factory=FieldConfig)
     shading_sigma_px: float = 48.0

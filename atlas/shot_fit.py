@@ -28,6 +28,7 @@ from atlas.layer_score import LayerScorer, layer_texture
 from atlas.layered import LayerMotion, lattice_shape, sample_lattice
 from atlas.layered_file import residual_path
 from atlas.lens_bend import bend_as_a_lens
+from atlas.near_motion import NEAR_NAME, motion_beside
 from atlas.pace import Pace
 from atlas.progress import progress
 from atlas.refine import FieldFit, Scene
@@ -140,8 +141,7 @@ class ShotFit:
         """Do what `state` lacks, as far as quality and time allow."""
         if not state.motions:
             with self.pace.timed("base"):
-                base = [self._base(i) for i in range(len(self.clip.layer_names))]
-            state.motions = [self._with_residual(motion, i) for i, motion in enumerate(base)]
+                state.motions = self._bases()
             self.save(state)
         for block in self.remaining(state):
             whole = self._do(block, state.motions)
@@ -286,6 +286,20 @@ class ShotFit:
 
         texture = torch.from_numpy(rgb).permute(2, 0, 1).contiguous().to(self.device)
         return Scene(store, layer, motion, texture, gains)
+
+    def _bases(self) -> list[LayerMotion]:
+        """Base motions, from the bottom up, with residuals that lie on disk."""
+        motions: list[LayerMotion] = []
+        for layer in range(len(self.clip.layer_names) - 1, -1, -1):
+            if self.clip.layer_names[layer] == NEAR_NAME and motions and self.clip.frame_count > 1:
+                base, parallax = motion_beside(self.store, layer, motions[0])
+                motion = self._with_residual(base, layer)
+                assert motion.residual is not None
+                motion.residual[:] = parallax
+            else:
+                motion = self._with_residual(self._base(layer), layer)
+            motions.insert(0, motion)
+        return motions
 
     def _base(self, layer: int) -> LayerMotion:
         name = self.clip.layer_names[layer]

@@ -91,8 +91,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--masks",
         nargs="+",
         metavar="KIND",
-        help="what separates the layers, top to bottom: sky, motion, maskrcnn, detectron2, or a "
-        "folder of masks; sky comes last (default: sky where sky is found, else motion)",
+        help="what separates the layers, top to bottom: sky, motion, maskrcnn, detectron2, near, "
+        "or a folder of masks; sky comes last (default: sky where sky is found, else motion)",
+    )
+    parser.add_argument(
+        "--no-near",
+        action="store_true",
+        help="no layer of its own for near things that parallax moves past the scene (poles, "
+        "branches); without this there is one, called near, where it clearly pays and there is no "
+        "sky layer; --masks ... near asks for it in any case",
     )
     parser.add_argument(
         "--class-name",
@@ -204,9 +211,10 @@ def preprocess(options: argparse.Namespace) -> Clip:
         device=device,
         sky_matter=options.sky_matter,
         hand_mattes=options.hand_mattes,
+        near=not options.no_near,
         progress=progress,
     )
-    folders = [clip.sibling(kind) for kind in kinds if not Path(kind).is_dir()]
+    folders = [clip.sibling(kind) for kind in (*kinds, "near") if not Path(kind).is_dir()]
     before = {k: v for folder in folders for k, v in _stamps(folder).items()}
     layers = make_masks(clip, kinds, mask_options)
     after = {k: v for folder in folders for k, v in _stamps(folder).items()}

@@ -11,14 +11,16 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
-from atlas.clip import Clip, LayerInfo, read_grey, write_bytes, write_rgb
+from atlas.clip import Clip, LayerInfo, find_picture, read_grey, write_bytes, write_rgb
 from atlas.errors import InputError
 from preprocess.flow import flow_maker, frame_hashes
 from preprocess.trim_masks import without_sky
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KINDS = ("sky", "motion", "maskrcnn", "detectron2")
+KINDS = ("sky", "motion", "maskrcnn", "detectron2", "near")
 RESERVED = (*KINDS, "flow", "background", "foreground", "scene")
 TAG_NAME = "masks.json"
 Progress = Callable[[Iterable, int, str], Iterable]
@@ -49,6 +51,8 @@ class MaskOptions:
     """A tracked object needs at least one detection with this score; [0, 1]."""
     sky_matter: str = "auto"
     """Which sky matte, see `preprocess.sky.choose.open_matter`: a name or a file."""
+    near: bool = False
+    """Whether to add a layer `near` above a background where it pays; `preprocess.near_masks`."""
     hand_mattes: Path | None = None
     """Folder of sky mattes made by hand for some frames, named like the frames."""
     progress: Progress | None = None
@@ -64,6 +68,8 @@ class _Source:
     """One entry of `--masks`: its kind, layer name, folder and, for a folder, where it is read.
 
     sky: where the mattes lie of the sky behind; None without one.
+    beside: for near things, the layers whose masks say what they are not.
+    optional: nobody has asked for it; it is made where it pays.
     """
 
     kind: str
@@ -71,6 +77,8 @@ class _Source:
     folder: Path
     given: Path | None = None
     sky: Path | None = None
+    beside: tuple[_Source, ...] = ()
+    optional: bool = False
 
 
 def make_masks(
@@ -87,7 +95,7 @@ def make_masks(
     """
     options = options or MaskOptions()
     sources = _plan(clip, kinds)
-    for source in sorted(sources, key=lambda source: source.kind != "sky"):  # others lean on it
+    for source in sorted(sources, key=lambda source: _ORDER.get(source.kind, 1)):
         maker = _MAKERS.get(source.kind, _folder_masks)
         if maker is _folder_masks and source.given is None:
             log.info("masks: %s is used as it is", source.folder)
@@ -95,6 +103,10 @@ def make_masks(
             continue
         maker(clip, source, options)
         _warn_when_empty(clip, source, options)
+    if options.near and "near" not in kinds and "sky" not in kinds:
+        near = _Source("near", "near", clip.sibling("near"), beside=tuple(sources), optional=True)
+        if _near_masks(clip, near, options):
+            sources.append(near)
     return layers_of(sources)
 
 
@@ -142,18 +154,20 @@ def _plan(clip: Clip, kinds: Sequence[str]) -> list[_Source]:
         folder = clip.sibling(kind) if given is None else _target_folder(clip, given, used)
         used.add(folder.name)
         in_place = given is not None and given.resolve() == folder
-        name = _layer_name(kind, [s.name for s in sources]) if len(above) > 1 else "foreground"
+        several = len([kind for kind in above if kind != "near"]) > 1 or kind == "near"
+        name = _layer_name(kind, [s.name for s in sources]) if several else "foreground"
         sources.append(_Source(kind, name, folder, None if in_place else given, sky))
     if sky is not None:
         sources.append(_Source("sky", "scene" if above else "foreground", sky))
-    return sources
+    rest = tuple(s for s in sources if s.kind != "near")
+    return [replace(s, beside=rest) if s.kind == "near" else s for s in sources]
 
 
 def _layer_name(kind: str, taken: Sequence[str]) -> str:
     """A layer name from a kind or a folder: letters, digits, `-` and `_`, and no other's name."""
     name = re.sub(r"[^\w-]+", "_", Path(kind).resolve().name if kind not in KINDS else kind)
     name = name or "masks"
-    if name in ("sky", "background", "scene"):
+    if name in ("sky", "background", "scene") or (name == "near" and kind != "near"):
         name += "_mask"
     unique, number = name, 2
     while unique in taken:
@@ -241,6 +255,7 @@ def _warn_when_empty(clip: Clip, source: _Source, options: MaskOptions) -> None:
         "motion": "nothing moves against the dominant motion of the clip for long enough",
         "maskrcnn": f"no {options.class_name} with a score of {options.min_score} or more",
         "detectron2": f"no {options.class_name} with a score of {options.min_score} or more",
+        "near": "parallax moves nothing past the scene",
     }.get(source.kind, f"the masks in {source.given} are black")
     log.warning("masks: %s is empty in all frames: %s", source.name, tried)
 
@@ -308,6 +323,37 @@ def _detector_masks(clip: Clip, source: _Source, options: MaskOptions) -> None:
         _write_trimmed(clip, source, t, mask)
 
 
+def _near_masks(clip: Clip, source: _Source, options: MaskOptions) -> bool:
+    """Masks of near things beside what other layers take; whether there are any."""
+    from preprocess.near_masks import MAKER, near_masks
+
+    def covered(t: int) -> np.ndarray:
+        taken = np.zeros((clip.size.height, clip.size.width), np.float32)
+        for other in source.beside:  # a sky's matte is 255 where the sky is, and so is nothing near
+            grey = read_grey(find_picture(other.folder, Path(clip.frame_names[t]).stem))
+            if grey.shape != taken.shape:
+                grey = cv2.resize(grey, clip.size.wh, interpolation=cv2.INTER_NEAREST)
+            taken = np.maximum(taken, grey.astype(np.float32) / 255)
+        return taken
+
+    tags = [s.folder / TAG_NAME for s in source.beside]
+    beside = b"".join(tag.read_bytes() if tag.is_file() else tag.name.encode() for tag in tags)
+    digest = hashlib.blake2b(beside, digest_size=8).hexdigest()
+    maker = f"{MAKER}, from flow by {flow_maker(clip)}, beside {digest}"
+    wanted = prepare_folder(clip, source.folder, maker)
+    if not wanted:
+        return True
+    masks = near_masks(clip, covered, must_pay=source.optional)
+    if masks is None:
+        shutil.rmtree(source.folder)  # all that is in it is the tag
+        return False
+    for t in _follow(range(clip.frame_count), options, "near masks"):
+        mask = next(masks)
+        if t in wanted:
+            write_mask(mask_path(clip, source.folder, t), mask)
+    return True
+
+
 def _behind(source: _Source) -> str:
     """What a mask's tag says of the sky behind that it is cut along."""
     if source.sky is None:
@@ -340,9 +386,12 @@ def _check_in_place(clip: Clip, folder: Path) -> None:
     MaskFolder(folder, clip, in_place=True)
 
 
+_ORDER = {"sky": 0, "near": 2}
+"""The others' masks are cut along the sky's; near things are sought beside all the rest."""
 _MAKERS = {
     "sky": _sky_masks,
     "motion": _motion_masks,
     "maskrcnn": _detector_masks,
     "detectron2": _detector_masks,
+    "near": _near_masks,
 }
