@@ -7,6 +7,7 @@ import pytest
 
 from atlas.coords import Size
 from preprocess.sky.augment import AugmentConfig, Augmenter
+from preprocess.sky.camera_effects import panned, veiled
 from preprocess.sky.data import Pair
 from preprocess.sky.indoors import bokeh, room, surface
 from preprocess.sky.streets import lane
@@ -83,3 +84,23 @@ def test_lanes_are_drawn_before_skies():
     alphas = np.stack([augmenter.sample(SIZE).alpha for _ in range(16)])
     assert alphas[:, -2:].max() == 0
     assert alphas[:, :8].mean() > 0.1
+
+
+def test_a_camera_that_follows_smears_across_and_not_down():
+    rng = np.random.default_rng(0)
+    columns = np.zeros((64, 96, 3), np.float32)
+    columns[:, ::6] = 1
+    assert panned(columns, rng)[:, 30:60].std() < 0.02
+    rows = np.zeros((64, 96, 3), np.float32)
+    rows[::16] = 1
+    assert panned(rows, rng).std(axis=0).mean() > 0.04
+
+
+def test_air_takes_contrast_and_adds_light():
+    rgb = np.random.default_rng(1).uniform(0, 0.4, (32, 48, 3)).astype(np.float32)
+    seen = np.stack([veiled(rgb, np.random.default_rng(seed)) for seed in range(8)])
+    contrast = seen.std(axis=(1, 2)) / rgb.std(axis=(0, 1))
+    assert contrast.min() > 0.14
+    assert contrast.max() < 0.71
+    assert seen[..., 2].mean() > rgb[..., 2].mean() + 0.1
+    assert (seen[..., 2].mean(axis=(1, 2)) > seen[..., 0].mean(axis=(1, 2))).mean() > 0.5

@@ -15,7 +15,7 @@ import numpy as np
 
 from atlas.coords import Size
 from preprocess.sky import scenery
-from preprocess.sky.camera_effects import photographed, veiled
+from preprocess.sky.camera_effects import panned, photographed, veiled
 from preprocess.sky.data import SOFT_DOMAINS, Pair, smooth_under, to_bytes
 from preprocess.sky.indoors import bokeh, room, surface
 from preprocess.sky.landscape import grove, night_lights, plain_things, ridges, shore, town
@@ -39,7 +39,7 @@ class AugmentConfig:
         ("lmf", 0.38),
         ("lowlight", 0.04),
     )
-    all_ground: float = 0.17
+    all_ground: float = 0.15
     drawn_ground: float = 0.3
     """Chance that a picture that is all ground is a drawn one: see `indoors`."""
     indoors: float = 0.4
@@ -47,12 +47,14 @@ class AugmentConfig:
     all_sky: float = 0.18
     drawn_land: float = 0.65
     """Chance that land is drawn before a picture that is all sky."""
-    lane: float = 0.25
+    lane: float = 0.4
     """Chance that this land is a lane between walls, with little sky above."""
     from_above: float = 0.4
     """Chance that a picture of ground only is turned by any angle, as if seen from the air."""
     high_up: float = 0.4
     """Chance that the air between veils such a picture."""
+    panned: float = 0.2
+    """Chance that a camera which follows something smears such a picture."""
     turned: float = 0.4
     other_sky_soft: float = 0.5
     """Chance of a sky swap where the matte is soft."""
@@ -220,6 +222,8 @@ class Augmenter:
         sample = self._crop(pair, size, top=_ground_top(pair) or 0, any_angle=any_angle)
         if any_angle and rng.random() < config.high_up:
             sample.rgb = veiled(sample.rgb, rng)
+        if rng.random() < config.panned:
+            sample.rgb = panned(sample.rgb, rng)
         return sample
 
     def _labelled(self, size: Size) -> Sample:

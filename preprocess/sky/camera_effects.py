@@ -61,6 +61,13 @@ def veiled(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (air + seen * (rgb - air)).astype(np.float32)
 
 
+def panned(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Ground behind what a camera follows: (H, W, 3) float32 smeared to level streaks."""
+    reach = int(rng.uniform(0.1, 0.6) * rgb.shape[1])
+    smeared = cv2.blur(rgb, (2 * (reach // 2) + 1, 1))
+    return cv2.GaussianBlur(smeared, (0, 0), sigmaX=0.2 * reach + 0.5, sigmaY=rng.uniform(0.3, 2))
+
+
 def _colours(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Gamma, exposure, contrast and white balance, then saturation; clips as a sensor does."""
     if rng.random() < 0.1:
