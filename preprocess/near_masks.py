@@ -35,6 +35,10 @@ MIN_AREA = 0.001
 """Smallest region, as a share of the picture."""
 AROUND_PX = 6
 """How far from what is covered a core must lie: flow smears the motion of objects."""
+LEFT_SHARE, LOCAL_PX = 0.4, 21
+"""What colour leaves less than this share of, in a window as wide, is taken as flow has it, ..."""
+SMEAR_PX = 2
+"""... less what flow smears over their edges; working pixels."""
 AHEAD = 4
 SMOOTH_PX = 16.0
 """A near layer is weighed by how well it tells frames so far ahead, by motion as smooth as this
@@ -89,7 +93,7 @@ class _Shot:
                 self.size,
             )
             for t, region in zip(part, regions, strict=True):
-                drawn = refine_edges(self.picture(t), region)
+                drawn = _drawn(self.picture(t), region)
                 self.masks.append(np.where(self.taken(t) > 0.5, 0, drawn).astype(np.uint8))
 
     def flow(self, a: int, b: int) -> np.ndarray:
@@ -133,13 +137,31 @@ def near_regions(flow: FlowOf, taken: list[np.ndarray], size: Size) -> list[np.n
     around = np.ones((2 * AROUND_PX + 1,) * 2, np.uint8)
     covered = [cv2.dilate(mask, around) > 0.05 for mask in taken]
     parallax, unit_px = relative_parallax(flow, covered, size)
-    regions = []
+    rims, cores = [], []
     for q, mask, hidden in zip(parallax, taken, covered, strict=True):
         ahead_px = standing_out(q, WINDOW_SHARE) * unit_px
         rim = ((ahead_px > LEAST_PX) & (mask < 0.5)).astype(np.uint8)
-        rim = cv2.morphologyEx(rim, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-        regions.append(_with_core(rim, (ahead_px > SURE_PX) & ~hidden))
-    return regions
+        rims.append(cv2.morphologyEx(rim, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)))
+        cores.append((ahead_px > SURE_PX) & ~hidden)
+    kept = _carried(cores, rims, flow)
+    return [_with_core(rim, core) for rim, core in zip(rims, kept, strict=True)]
+
+
+def _carried(cores: list[np.ndarray], rims: list[np.ndarray], flow: FlowOf) -> list[np.ndarray]:
+    """(H, W) bool per frame: cores, and where flow takes those of other frames within the rims.
+
+    What was surely near once is so still, as long as it stands out at all.
+    """
+    kept = [core.copy() for core in cores]
+    last = len(cores) - 1
+    for order, step in ((range(1, last + 1), -1), (range(last - 1, -1, -1), 1)):
+        running = cores[order[0] + step] if len(order) else None
+        for t in order:
+            assert running is not None
+            before = warp_backward(running.astype(np.float32), flow(t, t + step)) > 0.5
+            running = (cores[t] | before) & (rims[t] > 0)
+            kept[t] |= running
+    return kept
 
 
 def _with_core(rim: np.ndarray, core: np.ndarray) -> np.ndarray:
@@ -150,6 +172,19 @@ def _with_core(rim: np.ndarray, core: np.ndarray) -> np.ndarray:
     kept = (stats[:, cv2.CC_STAT_AREA] >= least) & (solid >= 0.25 * least)
     kept[0] = False
     return kept[labels].astype(np.uint8) * 255
+
+
+def _drawn(rgb: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """(H, W) uint8: the region, edges drawn by colour; what colour fails keeps those of its flow.
+
+    Args:
+        rgb: (H, W, 3) uint8. region: (H, W) uint8, 255 = near.
+    """
+    drawn = refine_edges(rgb, region)
+    window = (LOCAL_PX, LOCAL_PX)
+    area, left = (cv2.blur(mask.astype(np.float32), window) for mask in (region, drawn))
+    smear = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * SMEAR_PX + 1,) * 2)
+    return np.where(left < LEFT_SHARE * area, cv2.erode(region, smear), drawn)
 
 
 def error_saved(
