@@ -29,7 +29,6 @@ from atlas.errors import InputError, run_script
 from atlas.video import open_source
 from benchmarks.sky_drawn import held_out_pictures, with_colour
 from preprocess.sky.choose import open_matter
-from preprocess.sky.closed_form import BandOptions
 from preprocess.sky.data import read_pairs, to_bytes
 from preprocess.sky.evaluate import alone, score_picture
 from preprocess.sky.infer import CAREFUL, MatteOptions, NetworkMatter
@@ -40,8 +39,9 @@ from preprocess.sky.thin_things import THIN_KINDS, thin_coverage
 WAYS = {
     "unrefined": MatteOptions(refine=None),
     "streaming": MatteOptions(),
-    "careful, line only": replace(CAREFUL, edges=None),
-    "careful, closed form": replace(CAREFUL, edges=None, closed_form=BandOptions()),
+    "careful, colours only": replace(CAREFUL, edges=None, closed_form=None),
+    "careful, closed form": replace(CAREFUL, edges=None),
+    "careful, edge network": replace(CAREFUL, closed_form=None),
     "careful": CAREFUL,
 }
 CROWN_SKIES = {"white": (1.0, 1.0, 1.0), "grey": (0.72, 0.73, 0.75), "blue": (0.36, 0.55, 0.86)}

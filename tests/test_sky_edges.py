@@ -227,7 +227,7 @@ def test_a_bare_crown_called_ground_lets_the_sky_through(name):
     matte = EdgeMatter()(rgb, small, coarse, first)
     before, after = (score_picture("x", m, truth).mae for m in (first, matte))
     assert before > 0.1
-    assert after < 0.4 * before
+    assert after < 0.75 * before
 
 
 @needs_bundled

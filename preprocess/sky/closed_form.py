@@ -33,11 +33,11 @@ class BandOptions:
     """Half width of the band round the first matte's edges, in longer sides of the picture."""
     sure: float = 0.05
     """Opacities within this of 0 and 1, away from edges, are kept."""
-    prior: float = 0.1
+    prior: float = 0.3
     """d in the band: how far the first matte holds against the colours."""
     eps: float = 1e-4
     """Spread of colours that is noise, squared units of [0, 1]; eq 12's epsilon."""
-    tolerance: float = 1e-4
+    tolerance: float = 1e-2
     """Relative residual at which conjugate gradients stop."""
     most_steps: int = 400
     most_px: int = 1280

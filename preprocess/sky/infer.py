@@ -5,7 +5,8 @@ for rgb in frames:
     matte = matter.matte(rgb)        # (H, W) float32, 1 = sky
 
 `MatteOptions()` is for streaming. `CAREFUL` is for work that may take its time: the network sees
-each frame at several sizes and mirrored, and a second, tiny network settles the edges at full size.
+each frame at several sizes and mirrored; a tiny second network and closed-form matting settle the
+edges at full size.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from preprocess.sky.opencv_network import OpenCvNetwork
 from preprocess.sky.refine import RefineOptions, refine_matte
 from preprocess.sky.temporal import FineSteadier, FlowSteadier, SteadyOptions
 
-_METHOD = 6
+_METHOD = 7
 """Raised when the same weights and options come to give other mattes."""
 _KEPT_SIZES = 8
 _DARKEST = 12
@@ -65,7 +66,9 @@ class MatteOptions:
 _NEAR_GROUND = (0.02, 0.2)
 """Doubt of the smallest look, 0 to 1, from which the larger ones count, and count alone."""
 
-CAREFUL = MatteOptions(more_sides_px=(384,), mirrored=True, closed_form=BandOptions())
+CAREFUL = MatteOptions(
+    more_sides_px=(384,), mirrored=True, edges=EdgeOptions(), closed_form=BandOptions()
+)
 
 
 class NetworkMatter(SkyMatter):
