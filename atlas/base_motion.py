@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from atlas.coords import Size, apply_homography
-from atlas.joint_motion import refine_jointly, residual_px
+from atlas.joint_motion import reach_of, refine_jointly, residual_px
 from atlas.matches import MIN_POINTS, Matches, match_along_flow, match_by_warp, match_in_mask
 from atlas.motion_model import MotionModel, camera_matrix, motion_model, with_unit_determinant
 from atlas.store import ClipStore
@@ -28,6 +28,11 @@ log = logging.getLogger(__name__)
 CANVAS_LIMIT = 6000
 """Greatest side of a canvas, texels."""
 CANVAS_MARGIN = 8
+FAR_PAN = 1.0
+"""A pan by so many frame widths has views that share nothing with each other."""
+TURN_MARGIN = 0.03
+"""Error that rotations may have above homographies, which also fit noise; squared pixels."""
+TURN_ROUNDS = 4
 FAR_FRAMES = 36
 """Pairs farther apart than this are matched up to both ends of the clip."""
 DEFAULT_FOCAL_WIDTHS = 0.85
@@ -83,6 +88,10 @@ def estimate_base_motion(
         matrices = refine_jointly(pairs, matrices, kind, reference)
     if store.frame_count > 1:
         matrices = refine_jointly(pairs, matrices, kind, reference)
+    if model == "homography":
+        turned = _as_a_turn(near, pairs, matrices, kind)
+        if turned is not None:
+            (matrices, kind), model = turned, "rotation"
     confidence = _confidence(pairs, matrices, store.frame_count)
     if model != "affine":
         camera = camera_matrix(kind.focal_px, kind.to_unit)
@@ -91,6 +100,37 @@ def estimate_base_motion(
             return BaseMotion(wide[0], wide[2], confidence, model, wide[1])
     matrices, canvas = place_on_canvas(store, layer, matrices / matrices[:, 2:, 2:])
     return BaseMotion(matrices, canvas, confidence, model)
+
+
+def _as_a_turn(
+    near: list[Matches], pairs: list[Matches], matrices: np.ndarray, kind: MotionModel
+) -> tuple[np.ndarray, MotionModel] | None:
+    """The camera's rotations, with their model, where they explain a far pan as well.
+
+    Eight parameters a frame, chained from view to view that have nothing in common, bend the far
+    end of a canvas by many pixels; three, and one lens for all, do not.
+
+    Args:
+        near, pairs: matches of neighbours, and all of them. matrices: homographies, refined.
+    """
+    reference = len(matrices) // 2
+    if reach_of(matrices, kind) < FAR_PAN:
+        return None
+    turning = replace(kind, name="rotation", generators=[], focal_is_free=True)
+    turning.focal_px = estimate_focal(near, turning, len(matrices))
+    turned = _chain(near, turning, len(matrices), reference)
+    for _ in range(TURN_ROUNDS):
+        turned = refine_jointly(pairs, turned, turning, reference)
+    weight = max(sum(float(m.weight.sum()) for m in pairs), 1e-9)
+    bent, straight = (sum(_cost(m, x) for m in pairs) / weight for x in (matrices, turned))
+    log.info("far pan: error of homographies %.4f, of rotations %.4f", bent, straight)
+    return (turned, turning) if straight < bent + TURN_MARGIN else None
+
+
+def _cost(m: Matches, matrices: np.ndarray) -> float:
+    """A pair's robust error (Geman-McClure, 1 px), times its matches' weight."""
+    squared = (residual_px(m, matrices[m.a], matrices[m.b]) ** 2).sum(1)
+    return float((m.weight * squared / (1 + squared)).sum())
 
 
 def match_neighbours(store: ClipStore, layer: int, model: str) -> list[Matches]:

@@ -52,7 +52,7 @@ def _gauss_newton_step(
     n, count = kind.count, len(matrices)
     equations = _Equations(n, count)
     zoomed = None
-    if kind.name == "rotation" and kind.focal_is_free and _reach(matrices, kind) > FOCAL_TURN:
+    if kind.name == "rotation" and kind.focal_is_free and reach_of(matrices, kind) > FOCAL_TURN:
         zoomed = kind.zoomed(matrices, 1 + FOCAL_STEP)
     moved = np.stack([_moved(matrix, kind) for matrix in matrices])
     back = np.linalg.inv(moved)
@@ -62,7 +62,7 @@ def _gauss_newton_step(
         w = (np.sqrt(m.weight) * 4.0 / (4.0 + squared))[:, None]
         ja, jb = ja * w[..., None], jb * w[..., None]
         equations.add((m.a, m.b), (ja, jb), residual * w)
-        if zoomed is not None and _reach(matrices[[m.a, m.b]], kind) > FOCAL_PAIR:
+        if zoomed is not None and reach_of(matrices[[m.a, m.b]], kind) > FOCAL_PAIR:
             by_focal = (residual_px(m, zoomed[m.a], zoomed[m.b]) - residual) / FOCAL_STEP
             equations.add_shared((m.a, m.b), (ja, jb), by_focal * w, residual * w)
     update, factor = equations.solved(reference, shared=zoomed is not None)
@@ -156,7 +156,7 @@ class _Equations:
         return found[:total].reshape(self.count, n), float(found[-1]) if shared else 0.0
 
 
-def _reach(matrices: np.ndarray, kind: MotionModel) -> float:
+def reach_of(matrices: np.ndarray, kind: MotionModel) -> float:
     """How far the picture's middle moves from the first of (N, 3, 3) frames on; frame widths."""
     centre = np.append(-kind.to_unit[:2, 2] / kind.to_unit[0, 0], 1)
     x, y, depth = np.moveaxis(np.linalg.inv(matrices[0]) @ matrices @ centre, -1, 0)

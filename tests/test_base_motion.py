@@ -1,10 +1,15 @@
 """Base motion against scenes whose camera is known exactly."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from atlas import base_motion
 from atlas.base_motion import (
+    _as_a_turn,
+    _chain,
     estimate_base_motion,
     estimate_focal,
     fit_pair,
@@ -13,7 +18,10 @@ from atlas.base_motion import (
 )
 from atlas.clip import Clip
 from atlas.coords import Size, apply_homography, pixel_grid
+from atlas.gauge import fit_gauge, uv_error_px
+from atlas.layered import LayeredMapping, LayerMotion
 from atlas.matches import Matches, match_along_flow, match_in_mask, texture_measure
+from atlas.metrics import local_jacobian
 from atlas.motion_model import camera_matrix, motion_model
 from atlas.store import ClipStore
 from tests.scene_presets import SceneOptions, make_scene
@@ -226,3 +234,70 @@ def test_near_pairs_do_not_tell_the_focal_length():
     pairs, _ = pan_pairs(200.0, 40.0, near_bias_px=0.3)
     near = [m for m in pairs if m.b - m.a == 1]  # 3 degrees each, 40 in all
     assert refined_focal(near, 215.0)[1] == pytest.approx(215.0)
+
+
+def homographies(pairs, count):
+    """Every frame's homography to the middle one, chained and refined."""
+    kind = motion_model("homography", SIZE, 170.0)
+    matrices = _chain(pairs[: count - 1], kind, count, count // 2)
+    for _ in range(3):
+        matrices = refine_jointly(pairs, matrices, kind, count // 2)
+    return matrices, kind
+
+
+def bent_px(scene, store, layer=0):
+    """Median error of a whole pan's maps in its first and last frames, in the best gauge; model."""
+    found, true = estimate_base_motion(store, layer, "homography"), scene.mapping()
+    name = true.layers[layer].name
+    parts = found.canvas, found.matrices, None, 4, found.confidence, found.roll
+    mapping = LayeredMapping(store.size, [LayerMotion(name, *parts)], lambda t: store.alpha(t)[:1])
+    gauge = fit_gauge(mapping, true, name, name)
+    assert gauge is not None
+    errors = []
+    for t in (0, 1, scene.frame_count - 2, scene.frame_count - 1):
+        ours, theirs = mapping.frame(t), true.frame(t)
+        seen = theirs.visible()[layer] > 0.9
+        jacobian = local_jacobian(theirs.uv[layer])
+        errors.append(uv_error_px(gauge, ours.uv[0], theirs.uv[layer], jacobian)[seen])
+    return float(np.median(np.concatenate(errors))), found.model
+
+
+@pytest.mark.slow
+def test_a_far_pan_is_a_turn_and_does_not_bend(tmp_path, monkeypatch):
+    scene = make_scene(SceneOptions(size=Size(72, 128), frame_count=72, pan_deg=60, camera="hand"))
+    store = ClipStore(Clip(write_clip(scene, tmp_path / "far", merged=True)))
+    turned = bent_px(scene, store)
+    monkeypatch.setattr(base_motion, "FAR_PAN", np.inf)
+    free = bent_px(scene, store)
+    assert (turned[1], free[1]) == ("rotation", "homography")
+    assert turned[0] < 0.3
+    assert free[0] > 2.0
+
+
+def test_far_views_of_a_turn_are_told_to_be_one():
+    pairs, true = pan_pairs(200.0, 64.0, count=25)
+    found = _as_a_turn(pairs[:24], pairs, *homographies(pairs, 25))
+    assert found is not None
+    turned, turning = found
+    assert turning.focal_px == pytest.approx(200.0, rel=0.005)
+    corners = np.array([[0.0, 0], [179, 0], [0, 107], [179, 107]])
+    back = apply_homography(np.linalg.inv(true[0]) @ turned[0], corners)
+    assert np.abs(back - corners).max() < 0.5  # 0.1 px of noise over twelve links
+
+
+def test_what_a_turn_does_not_explain_stays_a_homography():
+    count = 25
+    _, true = pan_pairs(200.0, 64.0, count)
+    rng = np.random.default_rng(5)
+    frames = [m @ np.diag([1 + 0.006 * t, 1, 1]) for t, m in enumerate(true)]  # a plane comes near
+    near = []
+    for t, (a, b) in enumerate(itertools.pairwise(frames)):
+        start = rng.uniform([0, 0], [179, 107], (80, 2))
+        end = apply_homography(np.linalg.inv(b) @ a, start)
+        near.append(Matches(t, t + 1, start, end, np.ones(80)))
+    assert _as_a_turn(near, near, *homographies(near, count)) is None
+
+
+def test_a_short_pan_keeps_its_homographies():
+    pairs, _ = pan_pairs(200.0, 20.0)
+    assert _as_a_turn(pairs[:12], pairs, *homographies(pairs, 13)) is None
