@@ -19,7 +19,14 @@ from preprocess.sky.edge_inputs import (
     logit_of,
     open_sky,
 )
-from preprocess.sky.edge_matte import EDGE_WEIGHTS, TILE_PX, EdgeMatter, EdgeOptions, tile_starts
+from preprocess.sky.edge_matte import (
+    EDGE_WEIGHTS,
+    TILE_PX,
+    EdgeMatter,
+    EdgeOptions,
+    sky_kept,
+    tile_starts,
+)
 from preprocess.sky.edge_network import EdgeNetwork, load_edge_network, save_edge_weights
 from preprocess.sky.edge_train import Picture, crops, left_to_doubt, spoilt
 from preprocess.sky.evaluate import score_picture
@@ -271,3 +278,16 @@ def test_a_pale_gable_that_the_small_matte_knows_as_ground_gets_little_sky():
     assert gable(ground=1e-6)[:2].max() < 0.4
     assert by_colour[6:].max() > 0.2
     assert gable()[6:].max() < 0.01
+
+
+def test_the_sun_and_gaps_of_clouds_are_not_taken_from_the_sky():
+    planes = np.zeros((1, 6, 5), np.float32)
+    planes[..., :3] = 0.5
+    planes[..., 3] = 0.01
+    planes[..., 4] = 3
+    planes[0, 2, 4] = planes[0, 4, 4] = 0.0  # the small matte doubts
+    planes[0, 3:5, 3] = 0.2  # among clouds
+    rgb = np.full((1, 6, 3), 128, np.uint8)
+    rgb[0, 1:3] = 200  # brighter than the open sky
+    rgb[0, 5] = 60
+    np.testing.assert_allclose(sky_kept(rgb, planes)[0], [0, 1, 0, 1, 0, 0], atol=1e-6)

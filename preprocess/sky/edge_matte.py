@@ -26,7 +26,7 @@ EDGE_WEIGHTS = Path(__file__).with_name("edge_weights.safetensors")
 class EdgeOptions:
     """Where the edge network is asked."""
 
-    sure_ground: float = -6.0
+    sure_ground: float = -5.0
     """Logit of the small matte below which ground stays ground."""
     sure_sky: float = 5.0
     """Logit above which sky stays sky."""
@@ -46,6 +46,13 @@ class EdgeOptions:
 
 
 TILE_PX = 160
+_BRIGHTER = (0.02, 0.08)
+"""Mean of the three colours above the open sky's; colours in [0, 1]."""
+_CLOUDED = (0.05, 0.1)
+"""Scatter of the open sky's colour, RGB distance."""
+_RATHER_SURE = (0.5, 2.0)
+"""Logits of the small matte."""
+_MEAN = np.full((1, 3), 1 / 3, np.float32)
 _OVERLAP_PX = 32
 _UPSAMPLE_EPS = 1e-4
 
@@ -109,6 +116,7 @@ class EdgeMatter:
         edge = (found / total)[:height, :width]
         margin = self.options.margin
         edge = np.clip((edge - margin) / (1 - 2 * margin), 0, 1)
+        edge += sky_kept(rgb, large) * np.maximum(first - edge, 0)
         return first + trust[:height, :width] * (edge - first)
 
     def logits(self, tile: np.ndarray) -> np.ndarray:
@@ -125,6 +133,27 @@ class EdgeMatter:
         near = cv2.dilate(doubt, kernel).astype(np.float32)
         soft = cv2.resize(cv2.blur(near, (3, 3)), shape[::-1], interpolation=cv2.INTER_LINEAR)
         return soft
+
+
+def sky_kept(rgb: np.ndarray, planes: np.ndarray) -> np.ndarray:
+    """(H, W) float32, [0, 1]: where the small matte's sky is not taken back by the edge network.
+
+    That is where the small matte is rather sure of sky and the pixel outshines the open sky (the
+    sun, a cloud), or where the open sky itself scatters, among clouds: a gap between two of them is
+    no thing before the sky.
+
+    Args:
+        rgb: (H, W, 3) uint8. planes: (H, W, 5) float32, of `edge_inputs.small_planes`.
+    """
+    over = cv2.transform(rgb.astype(np.float32) * np.float32(1 / 255) - planes[..., :3], _MEAN)
+    brighter = _ramp(over, _BRIGHTER)
+    clouded = _ramp(planes[..., 3], _CLOUDED)
+    return np.maximum(brighter, clouded) * _ramp(planes[..., 4], _RATHER_SURE)
+
+
+def _ramp(values: np.ndarray, between: tuple[float, float]) -> np.ndarray:
+    low, high = between
+    return np.clip((values - low) / (high - low), 0, 1)
 
 
 def tile_starts(length: int) -> list[int]:
