@@ -137,7 +137,7 @@ def write_video(
     middle: np.ndarray | None = None
     count = 0
     with make_writer(info, delivery) as writer:
-        for before, after in _pairs(job, renderer, (first, last)):
+        for before, after in rendered_pairs(job, renderer, (first, last)):
             writer.write(side_by_side(before, after) if delivery.side_by_side else after)
             advance()
             if count <= (last - first) // 2:
@@ -153,7 +153,7 @@ def render_frame(job: Job, renderer: Renderer, frame: int) -> tuple[np.ndarray, 
     info = job.footage.source.info
     if not 0 <= frame < info.frame_count:
         raise InputError(f"there is no frame {frame}; the source has 0..{info.frame_count - 1}")
-    return next(iter(_pairs(job, renderer, (frame, frame))))
+    return next(iter(rendered_pairs(job, renderer, (frame, frame))))
 
 
 def write_frame(job: Job, renderer: Renderer, delivery: Delivery, frame: int) -> None:
@@ -169,7 +169,7 @@ def write_contact_sheet(job: Job, renderer: Renderer, delivery: Delivery) -> Non
     if job.context.fresh_mapping is None:
         pairs = [render_frame(job, renderer, frame) for frame in picked]
     else:  # learns as frames pass: all of them, once
-        whole = enumerate(_pairs(job, renderer, (first, last)), first)
+        whole = enumerate(rendered_pairs(job, renderer, (first, last)), first)
         pairs = [pair for frame, pair in whole if frame in picked]
     rows = [[before for before, _ in pairs], [after for _, after in pairs]]
     columns = [f"frame {frame}" for frame in picked]
@@ -184,7 +184,7 @@ def thumbnail(rgb: np.ndarray, width: int = 480) -> np.ndarray:
     return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _pairs(
+def rendered_pairs(
     job: Job, renderer: Renderer, span: tuple[int, int]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Source and edited frames of a span; mappings that learn are shown what comes before."""

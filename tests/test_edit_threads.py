@@ -63,7 +63,7 @@ def make_job(read=frames):
 
 def edited(job, recipe, workers, monkeypatch):
     monkeypatch.setattr(deliver, "workers_for", lambda size: workers)
-    return list(deliver._pairs(job, job.open(recipe), (0, COUNT - 1)))
+    return list(deliver.rendered_pairs(job, job.open(recipe), (0, COUNT - 1)))
 
 
 @pytest.fixture
