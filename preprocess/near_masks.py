@@ -22,7 +22,7 @@ from atlas.guided import guided_filter
 from preprocess.flow import resize_flow, warp_backward
 from preprocess.link import FlowOf
 from preprocess.motion_masks import CACHED_FLOWS, WORK_SIDE_PX, refine_edges, vote
-from preprocess.parallax import relative_parallax, standing_out
+from preprocess.parallax import along_motion, relative_parallax, standing_out
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,10 @@ SMOOTH_PX = 16.0
 inside each layer; working pixels."""
 GAIN = 0.025
 """Share of all of the scene's squared error that a near layer must take away."""
+THING_GAIN = 0.15
+"""Share of the squared error on a thing alone that its own motion must take away."""
+NOISE = 1e-5
+"""Squared RGB error that tells nothing."""
 MOST_SHARE = 0.35
 """What covers more of the picture is the scene, and what is left over is far."""
 MOST_ATTACHED = 0.6
@@ -92,9 +96,18 @@ class _Shot:
                 [self.taken(t) for t in part],
                 self.size,
             )
+            masks = []
             for t, region in zip(part, regions, strict=True):
                 drawn = _drawn(self.picture(t), region)
-                self.masks.append(np.where(self.taken(t) > 0.5, 0, drawn).astype(np.uint8))
+                masks.append(np.where(self.taken(t) > 0.5, 0, drawn).astype(np.uint8))
+            if len(part) >= 2 * AHEAD and any(mask.any() for mask in masks):
+                masks = paying(
+                    lambda t, start=start: self.picture(start + t),
+                    lambda a, b, start=start: self.flow(start + a, start + b),
+                    masks,
+                    lambda t, start=start: self.taken(start + t),
+                )
+            self.masks += masks
 
     def flow(self, a: int, b: int) -> np.ndarray:
         """(H, W, 2) float32 px of the working size, frames of the shot."""
@@ -116,6 +129,8 @@ class _Shot:
         """Whether the near things' own motion tells the frames clearly better."""
         if not any(mask.any() for mask in self.masks):
             log.info("near: nothing stands out by parallax")
+            return False
+        if self.clip.frame_count < 2 * AHEAD:
             return False
         share = float(np.mean([(mask > 127).mean() for mask in self.masks]))
         saved = error_saved(self.picture, self.flow, self.masks, self.taken)
@@ -187,6 +202,36 @@ def _drawn(rgb: np.ndarray, region: np.ndarray) -> np.ndarray:
     return np.where(left < LEFT_SHARE * area, cv2.erode(region, smear), drawn)
 
 
+def told_errors(
+    picture: Callable[[int], np.ndarray],
+    flow: FlowOf,
+    t: int,
+    near: np.ndarray,
+    rest: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W) squared errors of frame `t`, told from the one `AHEAD` before (or after) it.
+
+    Told by flow that is smooth inside each layer: once with the near things as part of the scene,
+    once apart; and 0 where the other frame does not show what is seen.
+
+    Args:
+        near: (H, W) bool. rest: (H, W) float32, what is not taken by other layers.
+    Returns:
+        With the near things as part of the scene; with them apart.
+    """
+    step = -1 if t >= AHEAD else 1
+    motion = flow(t, t + step)
+    for other in range(t + step, t + AHEAD * step, step):
+        motion = motion + warp_backward(flow(other, other + step), motion)
+    frame, seen = (picture(i).astype(np.float32) / 255 for i in (t, t + AHEAD * step))
+    inside = warp_backward(np.ones_like(rest), motion)
+    errors = []
+    for weight in (rest, rest * ~near, rest * near):
+        told = warp_backward(seen, smooth_inside(motion, weight * inside))
+        errors.append(((told - frame) ** 2).mean(-1) * rest * (inside > 0.99))
+    return errors[0], np.where(near, errors[2], errors[1])
+
+
 def error_saved(
     picture: Callable[[int], np.ndarray],
     flow: FlowOf,
@@ -195,32 +240,43 @@ def error_saved(
 ) -> float:
     """The share of the scene's squared error that near things' own motion takes away.
 
-    A frame is told from the one `AHEAD` before it, by flow that is smooth inside each layer: once
-    with the near things as part of the scene, once apart.
-
     Args:
         masks: (H, W) uint8 per frame, 255 = near. taken: t -> (H, W) float32, the other layers.
     """
     before = after = 0.0
-    if len(masks) <= AHEAD:
-        return 0.0
-    for t in np.unique(np.linspace(AHEAD, len(masks) - 1, TRIED_FRAMES).round().astype(int)):
-        t = int(t)
-        motion = flow(t, t - 1)
-        for back in range(t - 1, t - AHEAD, -1):
-            motion = motion + warp_backward(flow(back, back - 1), motion)
-        near = (masks[t] > 127).astype(np.float32)
-        rest = 1 - taken(t)
-        frame = picture(t).astype(np.float32) / 255
-        seen = picture(t - AHEAD).astype(np.float32) / 255
-        inside = warp_backward(np.ones_like(rest), motion)  # what comes into view is told by none
-        errors = []
-        for weight in (rest, rest * (1 - near), rest * near):
-            told = warp_backward(seen, smooth_inside(motion, weight * inside))
-            errors.append(((told - frame) ** 2).mean(-1) * rest * (inside > 0.99))
-        before += float(errors[0].sum())
-        after += float(np.where(near > 0, errors[2], errors[1]).sum())
+    for t in np.unique(np.linspace(0, len(masks) - 1, TRIED_FRAMES).round().astype(int)):
+        found = told_errors(picture, flow, int(t), masks[t] > 127, 1 - taken(int(t)))
+        before += float(found[0].sum())
+        after += float(found[1].sum())
     return 1 - after / max(before, 1e-9)
+
+
+def paying(
+    picture: Callable[[int], np.ndarray],
+    flow: FlowOf,
+    masks: list[np.ndarray],
+    taken: Callable[[int], np.ndarray],
+) -> list[np.ndarray]:
+    """The masks less those things that the scene's motion tells about as well as their own.
+
+    Flow that a passing car drags over a bare road looks like parallax, but tells no picture.
+    """
+    sums = []
+    for t, mask in enumerate(masks):
+        near = mask > 127
+        before, after = told_errors(picture, flow, t, near, 1 - taken(t))
+        sums.append((np.dstack([before, after, near]) * near[..., None]).astype(np.float32))
+    kept = []
+    for mask, around in zip(masks, along_motion(sums, flow), strict=True):
+        count, things = cv2.connectedComponents((mask > 127).astype(np.uint8))
+        before, after, pixels = (
+            np.bincount(things.ravel(), plane.ravel(), count)
+            for plane in np.moveaxis(around, -1, 0)
+        )
+        pays = after + NOISE * pixels < (1 - THING_GAIN) * before
+        pays[0] = False
+        kept.append(np.where(pays[things], mask, 0).astype(np.uint8))
+    return kept
 
 
 def attached(masks: list[np.ndarray], taken: Callable[[int], np.ndarray]) -> float:

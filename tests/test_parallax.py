@@ -8,7 +8,7 @@ from atlas.coords import Size, pixel_grid
 from preprocess.flow import make_flow
 from preprocess.link import iou
 from preprocess.masks import MaskOptions, make_masks
-from preprocess.near_masks import attached, near_masks
+from preprocess.near_masks import attached, near_masks, paying
 from preprocess.parallax import epipolar_directions, relative_parallax, standing_out
 from tests.clip_frames import write_clip
 from tests.test_flow import textured
@@ -123,3 +123,31 @@ def test_what_clings_to_an_object_is_told_from_what_passes_it():
         taken.append(own)
     # the pole is within 12 px of the object in frames 11 and later, of which there are none
     assert attached(masks, lambda t: taken[t]) == pytest.approx(200 / 320)
+
+
+def test_only_things_that_tell_the_picture_better_are_kept():
+    """A pole is really ahead of the ground; beside it the flow of bare ground is wrong."""
+    ground, paint = (textured(Size(SIZE.height, SIZE.width + 200), seed) for seed in (1, 2))
+    ground[:, 15:140] = 90  # bare: no picture says how it moves
+
+    def picture(t: int) -> np.ndarray:
+        shown = ground[:, 20 + 2 * t : 20 + 2 * t + SIZE.width].copy()
+        inside = pole_mask(t)
+        shown[inside] = paint[:, 20 + 5 * t : 20 + 5 * t + SIZE.width][inside]
+        return shown
+
+    def drag(t: int) -> np.ndarray:
+        mask = np.zeros((SIZE.height, SIZE.width), bool)
+        mask[30:60, 28 - 2 * t : 48 - 2 * t] = True
+        return mask
+
+    def flow(a: int, b: int) -> np.ndarray:
+        out = np.zeros((SIZE.height, SIZE.width, 2), np.float32)
+        out[..., 0] = PAN[0] * (b - a)
+        out[pole_mask(a) | drag(a), 0] -= PAST * (b - a)
+        return out
+
+    masks = [np.where(pole_mask(t) | drag(t), 255, 0).astype(np.uint8) for t in range(10)]
+    kept = paying(picture, flow, masks, lambda _: np.zeros((SIZE.height, SIZE.width), np.float32))
+    for t, mask in enumerate(kept):
+        np.testing.assert_array_equal(mask > 0, pole_mask(t), str(t))
