@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class BandOptions:
     """The doubtful band and what is believed inside it."""
 
-    reach: float = 0.012
+    reach: float = 0.006
     """Half width of the band round the first matte's edges, in longer sides of the picture."""
     sure: float = 0.05
     """Opacities within this of 0 and 1, away from edges, are kept."""
