@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from atlas import camera_light
 from atlas.camera_light import CameraLight, estimate_light, radial_powers
 from atlas.coords import Size, pixel_grid
 from atlas.layered import LayerMotion
@@ -64,6 +65,27 @@ def error(found, true, times=range(COUNT)):
     """Largest difference of logarithms, but for one factor by channel over all."""
     off = np.stack([np.log(found(t)) - np.log(true(t)) for t in times])
     return float(np.abs(off - off.mean((0, 1, 2))).max())
+
+
+def test_samples_some_at_a_time_give_the_light_of_all_at_once(monkeypatch):
+    store = Moving(true_light, patch_gain=np.linspace(0.9, 1.1, COUNT))
+    monkeypatch.setattr(camera_light, "CHUNK", 10**9)
+    whole = estimate_light(store, store.motions())
+    monkeypatch.setattr(camera_light, "CHUNK", 300)
+    parts = estimate_light(store, store.motions())
+    for a, b in ((whole.camera.exposure, parts.camera.exposure), (whole.layers, parts.layers)):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert np.ptp(whole.layers[0]) > 0.1
+
+
+def test_long_shots_are_told_by_no_more_samples(monkeypatch):
+    store, taken = Moving(true_light), []
+    for many in (COUNT, 2):  # a shot as long as it may be in full, and 4.5 times that
+        monkeypatch.setattr(camera_light, "MANY_FRAMES", many)
+        samples = camera_light._gathered(store, store.motions())
+        assert samples is not None
+        taken.append(len(samples.weight))
+    assert taken[1] < 0.35 * taken[0]
 
 
 def test_exposure_white_balance_and_vignette_are_found():
