@@ -9,6 +9,7 @@ pixels of the scene within the mask have no say. Alignment to the texture does t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import cv2
@@ -33,13 +34,13 @@ BLEND_POINTS = 1.5
 
 def motion_beside(
     store: ClipStore, layer: int, scene: LayerMotion
-) -> tuple[LayerMotion, np.ndarray]:
+) -> tuple[LayerMotion, Iterator[np.ndarray]]:
     """The layer's motion without a residual, and the residual that holds its parallax.
 
     Args:
         scene: base motion of the layer behind.
     Returns:
-        The motion on a canvas of its own; (T, h, w, 2) float32 texels.
+        The motion on a canvas of its own; the residual, (h, w, 2) float32 texels frame by frame.
     """
     base = replace(scene, name=store.clip.layer_names[layer], residual=None)
     things = [_things(store.half, layer, t) for t in range(store.frame_count)]
@@ -54,17 +55,17 @@ def motion_beside(
     motion = _placed(base, low, high) if np.isfinite(low).all() else base
     scale = store.size.width / store.half.size.width
     shape = lattice_shape(store.size, base.stride_px)
-    lattices = [
+    lattices = (
         _on_lattice(labels, one, shape, base.stride_px / scale)
         for labels, one in zip(things, shifts, strict=True)
-    ]
-    return motion, np.stack(lattices)
+    )
+    return motion, lattices
 
 
 def _things(half: ClipStore, layer: int, t: int) -> np.ndarray:
-    """(h, w) int32: the number of the thing that each pixel shows, 0 = none."""
+    """(h, w) uint16: the number of the thing that each pixel shows, 0 = none."""
     shown = (half.share(layer, t) >= SHOWN).astype(np.uint8)
-    return cv2.connectedComponents(shown, connectivity=8)[1]
+    return cv2.connectedComponents(shown, connectivity=8, ltype=cv2.CV_16U)[1]
 
 
 def _shifts(
@@ -124,7 +125,7 @@ def _on_lattice(
     """(h, w, 2) float32: the nearest thing's shift at every lattice point, blended between.
 
     Args:
-        labels: (H, W) int32. shape: (h, w) of the lattice. stride: its points' distance in labels.
+        labels: (H, W) uint16. shape: (h, w) of the lattice. stride: its points' distance in labels.
     """
     if len(shifts) < 2:
         return np.zeros((*shape, 2), np.float32)

@@ -295,7 +295,8 @@ class ShotFit:
                 base, parallax = motion_beside(self.store, layer, motions[0])
                 motion = self._with_residual(base, layer)
                 assert motion.residual is not None
-                motion.residual[:] = parallax
+                for t, lattice in enumerate(parallax):
+                    motion.residual[t] = lattice
             else:
                 motion = self._with_residual(self._base(layer), layer)
             motions.insert(0, motion)

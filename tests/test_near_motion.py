@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from atlas.clip import Clip, LayerInfo, write_info, write_rgb
+from atlas.config import load_config
 from atlas.coords import Size
+from atlas.fit import fit_layered
+from atlas.fit_job import FitJob
 from atlas.layered import LayerMotion
 from atlas.near_motion import motion_beside
+from atlas.run import open_run
 from atlas.store import ClipStore
 from tests.clip_frames import write_clip
 from tests.test_flow import textured
@@ -57,8 +61,8 @@ def test_each_pole_keeps_its_place_on_the_canvas(store):
     pan = np.tile(np.eye(3), (COUNT, 1, 1))
     pan[:, 0, 2] = 30 - PAN * np.arange(COUNT)
     scene = LayerMotion("background", Size(200, 400), pan, None, 4, np.ones(COUNT, np.float32))
-    base, residual = motion_beside(store, 0, scene)
-    motion = replace(base, residual=residual)
+    base, lattices = motion_beside(store, 0, scene)
+    motion = replace(base, residual=np.stack(list(lattices)))
     assert motion.name == "near"
     for i, (left, width, along) in enumerate(POLES, 1):
         seen = []
@@ -77,6 +81,19 @@ def test_without_anything_near_the_layer_moves_with_the_scene(store, tmp_path):
         write_rgb(path, np.zeros((SIZE.height, SIZE.width), np.uint8))
     still = np.tile(np.eye(3), (COUNT, 1, 1))
     scene = LayerMotion("background", SIZE, still, None, 4, np.ones(COUNT, np.float32))
-    base, residual = motion_beside(ClipStore(store.clip), 0, scene)
-    assert not residual.any()
+    base, lattices = motion_beside(ClipStore(store.clip), 0, scene)
+    assert not np.stack(list(lattices)).any()
     assert base.canvas == SIZE
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_fit_takes_the_layer_or_leaves_it(store, tmp_path, wanted):
+    (tmp_path / "run").mkdir()
+    sets = ["quality=draft", f"layered.near_layer={wanted}".lower()]
+    fit_layered(FitJob(store.clip, load_config(None, sets), tmp_path / "run"))
+    run = open_run(tmp_path / "run")
+    names = [layer.name for layer in run.mapping.layers]
+    assert names == (["near", "background"] if wanted else ["background"])
+    if wanted:
+        alpha = run.mapping.frame(3).alpha[0]
+        assert ((alpha > 0.5) == (poles(3)[0] > 0)).mean() > 0.98  # edges may move by a pixel
