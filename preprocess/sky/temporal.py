@@ -19,11 +19,11 @@ import numpy as np
 class SteadyOptions:
     """How much of the past is kept, and where."""
 
-    keep: float = 0.92
+    keep: float = 0.95
     """Largest share of the carried matte in the new one; [0, 1)."""
     tolerance: float = 10.0
     """Colour difference after carrying, 8-bit steps, at which the share has fallen to 1/e."""
-    keep_fine: float = 0.86
+    keep_fine: float = 0.92
     """The same for the refined matte at full size, which the picture's noise still moves."""
     surprise: float = 0.5
     """Local mean difference of opacity at which the new matte wins though colours agree."""
