@@ -161,7 +161,7 @@ def test_ground_from_above_never_shows_the_sky():
     alpha = np.zeros((120, 160), np.uint8)
     alpha[:60] = 255
     pair = Pair("ade_1", rgb, alpha, np.full_like(alpha, 255))
-    config = AugmentConfig(all_ground=1, all_sky=0, from_above=1, drawn_ground=0)
+    config = AugmentConfig(all_ground=1, all_sky=0, from_above=1, drawn_ground=0, high_up=0)
     augmenter = Augmenter([pair], [], np.random.default_rng(0), config)
     for _ in range(10):
         sample = augmenter._no_sky(SIZE)
