@@ -269,8 +269,9 @@ def test_a_pale_gable_that_the_small_matte_knows_as_ground_gets_little_sky():
     coarse = cv2.GaussianBlur(cv2.resize(truth, (200, 120)), (0, 0), 1.0)
     coarse = np.maximum(coarse, np.float32(1e-3))  # a network is never surer
 
-    def gable(**options: float) -> np.ndarray:
-        matte = refine_matte(picture, small, coarse, RefineOptions(**options))
+    def gable(line_least: float = 0.3, ground: float = 0.05) -> np.ndarray:
+        options = RefineOptions(line_least=line_least, ground=ground)
+        matte = refine_matte(picture, small, coarse, options)
         return matte[124:140, 201]
 
     by_colour = gable(line_least=1e-6, ground=1e-6)
