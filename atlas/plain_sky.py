@@ -28,6 +28,9 @@ LEAST_KEY = (0.12, 0.22)
 """Mean share of the sky's hue within the window: of less than the first, nothing shines through."""
 MOST_GAP = 0.004
 """Gaps in a crown up to this share of the frame's area are taken whole."""
+BELOW_OPEN = 1 / 24
+"""How far below the lowest open sky a gap may lie, share of the frame's height: bluish asphalt
+under a treeline is as uneven as a crown."""
 LEAST_OPEN = 0.03
 """Share of the frame that must show open sky."""
 _FIT_PIXELS = 4000
@@ -191,9 +194,16 @@ def _seen_through(key: np.ndarray, share: np.ndarray) -> np.ndarray:
     inside |= _small_gaps((key > 0.5) & (share < 0.98), inside)
     inside = cv2.morphologyEx(inside.astype(np.uint8), cv2.MORPH_CLOSE, kernel) > 0
     inside &= share < 0.98
+    inside[_lowest_open_row(share) + round(BELOW_OPEN * len(share)) :] = False
     reached = _connected(inside | (share > 0.5), share > 0.98)
     soft = side // 4 | 1
     return cv2.blur((inside & reached).astype(np.float32), (soft, soft)) * (share < 0.98)
+
+
+def _lowest_open_row(share: np.ndarray) -> int:
+    """The last row of which at least a hundredth is open sky."""
+    rows = np.flatnonzero((share > 0.98).mean(1) > 0.01)
+    return int(rows[-1]) if len(rows) else 0
 
 
 def _small_gaps(alike: np.ndarray, crown: np.ndarray) -> np.ndarray:

@@ -105,3 +105,24 @@ def test_other_skies_are_not_guessed(kind):
     if kind == "hidden":
         matte = np.minimum(matte, np.float32(0.5))
     assert plain_sky(frame, matte) is None
+
+
+def test_a_bluish_road_below_the_skyline_stays_scene():
+    """Dashes and cars make it as uneven as a crown, and trees join it to the sky."""
+    frame = np.rint(sky() * 255).astype(np.uint8)
+    matte = np.ones((HEIGHT, WIDTH), np.float32)
+    rng = np.random.default_rng(5)
+    trees = rng.random((20, WIDTH)) < 0.6
+    frame[45:65][trees] = (70, 74, 58)
+    road = (
+        np.float32([0.28, 0.33, 0.42])
+        * rng.uniform(0.6, 1.4, (55, WIDTH // 5)).repeat(5, 1)[..., None]
+    )
+    frame[65:] = np.rint(np.clip(road, 0, 1) * 255)
+    frame[70::7, ::9] = 235
+    matte[45:] = 0
+    matte = cv2.GaussianBlur(matte, (0, 0), 1.0)
+    plain = plain_sky(frame.astype(np.float32) / 255, matte)
+    assert plain is not None
+    assert plain.trust[46:50].max() > 0.2  # the trees' gaps are asked
+    assert plain.trust[65:].max() == 0
