@@ -138,14 +138,13 @@ def test_a_mirrored_frame_gets_the_mirrored_matte(weights: Path):
     assert gaps[False] > 1e-3
 
 
-def test_the_smallest_look_decides_far_from_its_edges_and_all_looks_at_them():
+def test_the_smallest_look_says_what_is_ground_and_all_looks_what_is_sky_and_where_it_ends():
     first = np.full((128, 256), -12, np.float32)
     first[:64] = 12  # the upper half is sky, the edge above row 64
     mean = np.full_like(first, 3)
     joined = joined_logits([first, 2 * mean - first])
-    np.testing.assert_allclose(joined[62:66], 3, atol=1e-4)
-    np.testing.assert_array_equal(joined[88:], -12)  # whatever the larger says
-    np.testing.assert_array_equal(joined[:40], 12)  # a plain sky that the larger loses
+    np.testing.assert_allclose(joined[:66], 3, atol=1e-4)  # sky and edge: the mean of both
+    np.testing.assert_array_equal(joined[88:], -12)  # ground far from it: whatever the larger says
 
 
 def test_where_the_smallest_look_doubts_all_count():

@@ -29,7 +29,7 @@ from preprocess.sky.opencv_network import OpenCvNetwork
 from preprocess.sky.refine import RefineOptions, refine_matte
 from preprocess.sky.temporal import FineSteadier, FlowSteadier, SteadyOptions
 
-_METHOD = 10
+_METHOD = 11
 """Raised when the same weights and options come to give other mattes."""
 _KEPT_SIZES = 8
 _DARKEST = 12
@@ -63,8 +63,8 @@ class MatteOptions:
                 raise ValueError(f"side_px must be >= {STRIDE_PX}, got {side_px}")
 
 
-_DOUBT = (0.02, 0.2)
-"""Doubt of the smallest look, 0 to 1, from which the larger ones count, and count in full."""
+_NEAR_GROUND = (0.02, 0.2)
+"""Doubt of the smallest look, 0 to 1, from which the larger ones count, and count alone."""
 
 CAREFUL = MatteOptions(
     more_sides_px=(384,), mirrored=True, edges=EdgeOptions(), closed_form=BandOptions()
@@ -187,10 +187,10 @@ class NetworkMatter(SkyMatter):
 def joined_logits(logits: list[np.ndarray]) -> np.ndarray:
     """Logits (h, w) of looks of growing size, brought to one size, as one.
 
-    The smallest look sees most of the scene at once and is the one to tell what is ground (a pale
-    bank, water) and what is open sky (a plain grey one); larger ones know best where an edge runs
-    and find small patches of sky. So away from the edges that the smallest finds and from what it
-    doubts, it has its say alone; elsewhere they are averaged.
+    Sky is what they find together. The smallest look sees most of the scene at once and is the one
+    to tell what is ground (a pale bank, water); larger ones know best where an edge runs and find
+    small patches of sky. So where the smallest says ground, away from the edges that it finds and
+    from what it doubts, it has its say alone.
     """
     mean = np.mean(logits, axis=0)
     if len(logits) == 1:
@@ -199,6 +199,6 @@ def joined_logits(logits: list[np.ndarray]) -> np.ndarray:
     around = 1 / (1 + cv2.exp(-first))
     around = cv2.GaussianBlur(around, (0, 0), max(first.shape) / 32)
     doubt = 1 - np.abs(2 * around - 1)
-    low, high = _DOUBT
-    share = ((doubt - low) / (high - low)).clip(0, 1)
+    low, high = _NEAR_GROUND
+    share = np.where(around > 0.5, 1, ((doubt - low) / (high - low)).clip(0, 1))
     return (first + share * (mean - first)).astype(np.float32)
