@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-SURE_SKY = 0.95
+SURE_SKY = 0.85
 RIM_PX = 3
 """How far from sure sky a thing's own opacity may be what the matte leaves."""
 SEEN_SHARE = 0.5

@@ -45,3 +45,14 @@ def test_nothing_masked_and_no_sky():
     assert not without_sky(nothing, np.ones_like(nothing)).any()
     mask = disc((60, 40), 15)
     assert np.array_equal(without_sky(mask, nothing), mask)
+
+
+def test_a_gap_that_the_matte_is_only_nearly_sure_of_is_cut_out():
+    """Between the ropes under a balloon: sky, seen at nine tenths."""
+    sky = np.zeros((80, 120), np.float32)
+    sky[:20] = 1
+    sky[50:62, 54:60] = 0.9
+    mask = disc((57, 45), 20)
+    found = without_sky(mask, sky)
+    assert found[50:62, 54:60].max() < 0.11
+    assert found[40, 57] == 1
