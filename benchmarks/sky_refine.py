@@ -61,12 +61,16 @@ def with_thin_thing(rgb: np.ndarray, truth: np.ndarray, seed: int) -> Picture:
     return to_bytes((mixed / 255).astype(np.float32)), truth * (1 - coverage)
 
 
-def measure_gain(images: Path, masks: Path, weights: Path) -> dict[str, dict[str, float]]:
+def measure_gain(
+    images: Path, masks: Path, weights: Path, only: str = ""
+) -> dict[str, dict[str, float]]:
     """Mean error in the band by way, for the pictures of a folder and for those with thin things.
 
-    Pictures with less than 5 % of sky, or of ground, are left out.
+    Pictures with less than 5 % of sky, or of ground, are left out, and those whose names do not
+    begin with `only`.
     """
-    pairs = [(rgb, matte) for _, rgb, matte in read_pairs(images, masks)]
+    named = read_pairs(images, masks)
+    pairs = [(rgb, matte) for name, rgb, matte in named if name.startswith(only)]
     plain = [(rgb, matte) for rgb, matte in pairs if 0.05 < matte.mean() < 0.95]
     if not plain:
         raise InputError(f"{images}: no picture with both sky and ground")
@@ -151,6 +155,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("clips", nargs="*", type=Path, help="videos, for sheet")
     parser.add_argument("--images", type=Path, help="folder of pictures, for gain")
     parser.add_argument("--masks", type=Path, help="their soft mattes, equal names")
+    parser.add_argument("--only", default="", metavar="PREFIX", help="pictures named so, for gain")
     parser.add_argument("--data", type=Path, help="folder with train/images, masks, for crowns")
     parser.add_argument("--matter", default=str(NETWORK_WEIGHTS), help="as preprocess.sky.evaluate")
     parser.add_argument("--out", type=Path, help="picture to write, for sheet")
@@ -175,7 +180,7 @@ def main() -> None:
     elif not arguments.images or not arguments.masks:
         raise InputError("gain needs --images DIR and --masks DIR")
     else:
-        result = measure_gain(arguments.images, arguments.masks, weights)
+        result = measure_gain(arguments.images, arguments.masks, weights, arguments.only)
     for way, row in result.items():
         print(f"{way:26}" + "".join(f"{name:>18} {value:.4f}" for name, value in row.items()))
     if arguments.json:

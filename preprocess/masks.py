@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -345,7 +344,9 @@ def _near_masks(clip: Clip, source: _Source, options: MaskOptions) -> bool:
         return True
     masks = near_masks(clip, covered, must_pay=source.optional)
     if masks is None:
-        shutil.rmtree(source.folder)  # all that is in it is the tag
+        (source.folder / TAG_NAME).unlink()
+        if not any(source.folder.iterdir()):  # what else lies there is the user's
+            source.folder.rmdir()
         return False
     for t in _follow(range(clip.frame_count), options, "near masks"):
         mask = next(masks)

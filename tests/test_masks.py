@@ -353,3 +353,17 @@ def test_the_folder_can_be_deleted_and_made_again(clip, fake_sky):
 
 def test_kinds_all_have_a_maker():
     assert set(masks_module._MAKERS) == set(masks_module.KINDS)
+
+
+def test_what_a_user_keeps_beside_near_masks_stays_where_no_near_layer_pays(clip, monkeypatch):
+    monkeypatch.setattr("preprocess.near_masks.near_masks", lambda *args, **named: None)
+    given = MaskOptions(near=True)
+    height, width = clip.size.height, clip.size.width
+    still = np.zeros((clip.frame_count, height, width), np.float32)
+    monkeypatch.setattr("preprocess.motion_masks.motion_masks", lambda clip: iter(still))
+    make_masks(clip, ["motion"], given)
+    assert not clip.sibling("near").exists()
+    clip.sibling("near").mkdir()
+    (clip.sibling("near") / "notes.txt").write_text("poles")
+    make_masks(clip, ["motion"], given)
+    assert [path.name for path in clip.sibling("near").iterdir()] == ["notes.txt"]

@@ -90,8 +90,8 @@ class EdgeMatter:
         start = cv2.resize(first, wh, interpolation=cv2.INTER_AREA)
         change = self._settled(reduced, planes, start)
         fine = np.clip(guided_upsample(rgb, reduced, change, 2, _UPSAMPLE_EPS), 0, 1)
-        same = cv2.resize(np.abs(change - start), wh[::1]) < 1e-3
-        same = cv2.resize(same.astype(np.uint8), first.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        same = (np.abs(change - start) < 1e-3).astype(np.uint8)
+        same = cv2.resize(same, first.shape[::-1], interpolation=cv2.INTER_NEAREST)
         return np.where(same > 0, first, fine).astype(np.float32)
 
     def _settled(self, rgb: np.ndarray, planes: np.ndarray, first: np.ndarray) -> np.ndarray:
