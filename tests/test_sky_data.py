@@ -11,7 +11,7 @@ import pytest
 
 from atlas.coords import Size
 from atlas.errors import InputError
-from preprocess.sky.augment import AugmentConfig, Augmenter, sky_strip, smooth_under
+from preprocess.sky.augment import AugmentConfig, Augmenter, sky_strip
 from preprocess.sky.data import (
     Pair,
     find_pairs,
@@ -20,10 +20,10 @@ from preprocess.sky.data import (
     load_pairs,
     read_matte,
     read_pairs,
-    refine_rough_label,
     to_bytes,
 )
 from preprocess.sky.procedural import SKY_KINDS, fractal_noise, sky_picture
+from preprocess.sky.rough_labels import refine_rough_label, smooth_under
 from preprocess.sky.sky_sources import load_skies
 from preprocess.sky.thin_things import THIN_KINDS
 from preprocess.sky.thin_things import thin_coverage as draw_thin

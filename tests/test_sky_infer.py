@@ -16,7 +16,7 @@ from atlas.errors import InputError
 from preprocess.sky import __main__ as command
 from preprocess.sky import evaluate
 from preprocess.sky.adapt import HandMattes
-from preprocess.sky.evaluate import alone, edge_band, report, score_picture, summarize
+from preprocess.sky.evaluate import alone, edge_band, score_picture, summarize
 from preprocess.sky.infer import MatteOptions, NetworkMatter
 from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter
 from preprocess.sky.network import NetworkConfig, SkyNetwork, save_weights
@@ -214,61 +214,6 @@ def test_hand_mattes_must_fit(tmp_path: Path):
     assert hand.matte(1, (4, 5)) is None
     with pytest.raises(InputError, match="5x4, but the frame is 6x4"):
         hand.matte(0, (4, 6))
-
-
-# --- scores ---------------------------------------------------------------------------------
-
-
-def test_band_is_ten_pixels_at_640():
-    truth = np.zeros((48, 640), np.float32)
-    truth[:, 300:] = 1
-    columns = np.flatnonzero(edge_band(truth)[24])
-    assert (columns[0], columns[-1]) == (295, 304)
-    assert edge_band(truth[:, ::2])[24].sum() == 4  # half the size: radius 2.5 rounds to 2
-
-
-def test_scores_match_hand_values():
-    truth = np.zeros((10, 64), np.float32)
-    truth[:, :32] = 1
-    matte = np.zeros_like(truth)
-    matte[:, :16] = 0.9
-    score = score_picture("a", matte, truth)
-    assert score.iou == pytest.approx(0.5)
-    assert score.mae == pytest.approx((16 * 0.1 + 16 * 1) / 64)
-    assert score.band_mae == pytest.approx(0.5)  # sky side missed, ground side right
-    assert score.false_sky is None
-
-
-def test_no_sky_counts_only_as_false_sky():
-    matte = np.zeros((10, 64), np.float32)
-    matte[0] = 1
-    score = score_picture("a", matte, np.zeros_like(matte))
-    assert score.iou is None
-    assert score.band_mae is None
-    assert score.false_sky == pytest.approx(0.1)
-
-
-def test_means_leave_out_what_has_no_meaning():
-    sky, none = np.ones((8, 32), np.float32), np.zeros((8, 32), np.float32)
-    summary = summarize([score_picture("a", sky, sky), score_picture("b", 0.2 * sky, none)])
-    assert summary["iou_mean"] == 1
-    assert summary["false_sky_mean"] == 0
-    assert summary["mae_mean"] == pytest.approx(0.1)
-    assert summary["band_mae_mean"] is None
-    assert (summary["pictures"], summary["pictures_with_sky"]) == (2, 1)
-
-
-def test_unequal_shapes_are_refused():
-    with pytest.raises(ValueError, match="must be equal"):
-        score_picture("a", np.zeros((4, 5)), np.zeros((5, 4)))
-
-
-def test_report_is_by_domain():
-    sky = np.ones((8, 32), np.float32)
-    result = report([score_picture("ade_1", sky, sky), score_picture("lmf_1", 0 * sky, sky)])
-    assert result["iou_mean"] == 0.5
-    assert result["domains"]["ade"]["iou_mean"] == 1
-    assert result["domains"]["lmf"]["iou_mean"] == 0
 
 
 # --- commands -------------------------------------------------------------------------------

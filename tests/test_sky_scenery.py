@@ -12,9 +12,10 @@ import torch
 from atlas.coords import Size
 from atlas.errors import InputError
 from preprocess.sky.augment import AugmentConfig, Augmenter
-from preprocess.sky.data import Pair, load_pairs, sky_left_out
+from preprocess.sky.data import Pair, load_pairs
 from preprocess.sky.network import NetworkConfig, SkyNetwork, load_network, save_weights
 from preprocess.sky.procedural import sky_picture
+from preprocess.sky.rough_labels import sky_left_out
 from preprocess.sky.scenery import (
     Layer,
     bare_crowns,

@@ -16,10 +16,11 @@ import numpy as np
 from atlas.coords import Size
 from preprocess.sky import scenery
 from preprocess.sky.camera_effects import panned, photographed, veiled
-from preprocess.sky.data import SOFT_DOMAINS, Pair, smooth_under, to_bytes
+from preprocess.sky.data import SOFT_DOMAINS, Pair, to_bytes
 from preprocess.sky.indoors import bokeh, room, surface
 from preprocess.sky.landscape import grove, night_lights, plain_things, ridges, shore, town
 from preprocess.sky.procedural import SKY_KINDS, afterglow, fractal_noise, sky_picture
+from preprocess.sky.rough_labels import smooth_under
 from preprocess.sky.scenery import Layer, building, laid_over, water
 from preprocess.sky.streets import lane
 from preprocess.sky.thin_things import THIN_KINDS
@@ -42,7 +43,7 @@ class AugmentConfig:
     all_ground: float = 0.15
     drawn_ground: float = 0.3
     """Chance that a picture that is all ground is a drawn one: see `indoors`."""
-    indoors: float = 0.4
+    indoors: float = 0.6
     """Chance that a photographed one is of those that hold no sky at all, mostly rooms."""
     all_sky: float = 0.18
     drawn_land: float = 0.65

@@ -33,7 +33,6 @@ from preprocess.sky.data import (
     fitting_size,
     hold_out,
     load_pairs,
-    smooth_under,
     to_bytes,
 )
 from preprocess.sky.edge_inputs import channels, small_planes
@@ -42,6 +41,7 @@ from preprocess.sky.matte import NETWORK_WEIGHTS
 from preprocess.sky.opencv_network import OpenCvNetwork
 from preprocess.sky.procedural import fractal_noise
 from preprocess.sky.refine import RefineOptions, refine_matte
+from preprocess.sky.rough_labels import smooth_under
 from preprocess.sky.scenery import Layer, bare_crowns, building, foliage
 from preprocess.sky.sky_sources import load_skies
 from preprocess.sky.thin_things import thin_coverage

@@ -6,6 +6,9 @@ Each picture is treated alone, at its own size. Written for all pictures and per
 of the name before the first "_"):
 
     iou_mean        mean over pictures with sky of the IoU at threshold 0.5
+    iou_open_mean   the same without the pixels that a polygon calls ground and that look like the
+                    sky behind them: bare crowns, where more sky shows than twig (`crowns`)
+    iou_right_mean  the iou_mean of a matte that is right everywhere and takes those pixels for sky
     mae_mean        mean over pictures of |matte - truth|
     band_mae_mean   the same inside the band round the truth's edges, 10 px wide at 640 px
     false_sky_mean  mean over pictures without sky of the share marked as sky
@@ -25,6 +28,7 @@ import numpy as np
 from atlas.clip import write_bytes
 from atlas.errors import InputError, run_script
 from preprocess.sky.choose import MATTER_NAMES, open_matter
+from preprocess.sky.crowns import crown_sky
 from preprocess.sky.data import read_pairs
 from preprocess.sky.matte import SkyMatter
 
@@ -41,6 +45,8 @@ class PictureScore:
     name: str
     iou: float | None
     """None for a picture without sky."""
+    iou_open: float | None
+    iou_right: float | None
     mae: float
     band_mae: float | None
     """None without an edge."""
@@ -61,17 +67,30 @@ def edge_band(truth: np.ndarray) -> np.ndarray:
     return grown != cv2.erode(sky, kernel, borderType=cv2.BORDER_REPLICATE)
 
 
-def score_picture(name: str, matte: np.ndarray, truth: np.ndarray) -> PictureScore:
-    """Compare two (H, W) float mattes in [0, 1]."""
+def polygon_gaps(rgb: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(H, W) bool: more sky than twig by `crowns.crown_sky`; nothing where the truth is soft."""
+    if ((truth > 0) & (truth < 1)).any():
+        return np.zeros(truth.shape, bool)
+    return crown_sky(rgb, truth)[1] > 0.5
+
+
+def score_picture(
+    name: str, matte: np.ndarray, truth: np.ndarray, gaps: np.ndarray | None = None
+) -> PictureScore:
+    """Compare two (H, W) float mattes in [0, 1]; `gaps` (H, W) bool, see `polygon_gaps`."""
     if matte.shape != truth.shape:
         raise ValueError(f"matte is {matte.shape}, truth is {truth.shape}: must be equal")
     error = np.abs(matte - truth)
+    if gaps is None:
+        gaps = np.zeros(truth.shape, bool)
     found, sky, band = matte > 0.5, truth > 0.5, edge_band(truth)
     has_sky = sky.mean() >= NO_SKY_SHARE
     either = (found | sky).sum()
     return PictureScore(
         name=name,
         iou=float((found & sky).sum() / either) if has_sky else None,
+        iou_open=float((found & sky).sum() / ((found | sky) & ~gaps).sum()) if has_sky else None,
+        iou_right=float(sky.sum() / (sky | gaps).sum()) if has_sky else None,
         mae=float(error.mean()),
         band_mae=float(error[band].mean()) if band.any() else None,
         false_sky=None if has_sky else float(found.mean()),
@@ -88,6 +107,8 @@ def summarize(scores: Iterable[PictureScore]) -> dict[str, float | int | None]:
 
     return {
         "iou_mean": mean(score.iou for score in scores),
+        "iou_open_mean": mean(score.iou_open for score in scores),
+        "iou_right_mean": mean(score.iou_right for score in scores),
         "mae_mean": mean(score.mae for score in scores),
         "band_mae_mean": mean(score.band_mae for score in scores),
         "false_sky_mean": mean(score.false_sky for score in scores),
@@ -101,7 +122,8 @@ def evaluate_folder(
 ) -> list[PictureScore]:
     """Score `matte_of(rgb)` for every pair of equal names, each picture alone."""
     return [
-        score_picture(name, matte_of(rgb), truth) for name, rgb, truth in read_pairs(images, masks)
+        score_picture(name, matte_of(rgb), truth, polygon_gaps(rgb, truth))
+        for name, rgb, truth in read_pairs(images, masks)
     ]
 
 
@@ -125,7 +147,12 @@ def report(scores: list[PictureScore]) -> dict[str, object]:
             for domain in domains
         },
         "per_picture": {
-            score.name: {"iou": score.iou, "mae": score.mae, "false_sky": score.false_sky}
+            score.name: {
+                "iou": score.iou,
+                "iou_open": score.iou_open,
+                "mae": score.mae,
+                "false_sky": score.false_sky,
+            }
             for score in scores
         },
     }
@@ -133,7 +160,14 @@ def report(scores: list[PictureScore]) -> dict[str, object]:
 
 def print_table(result: dict) -> None:
     """One line for each domain and one for all."""
-    columns = ("iou_mean", "mae_mean", "band_mae_mean", "false_sky_mean")
+    columns = (
+        "iou_mean",
+        "iou_open_mean",
+        "iou_right_mean",
+        "mae_mean",
+        "band_mae_mean",
+        "false_sky_mean",
+    )
     print(f"{'':12}{'pictures':>9}" + "".join(f"{name:>16}" for name in columns))
     for name, row in [*result["domains"].items(), ("all", result)]:
         cells = "".join(

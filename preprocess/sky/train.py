@@ -33,6 +33,7 @@ from preprocess.sky import losses
 from preprocess.sky.augment import Augmenter
 from preprocess.sky.data import STRIDE_PX, Pair, fitting_size, hold_out, load_pairs
 from preprocess.sky.network import Answers, SkyNetwork, load_network, save_weights
+from preprocess.sky.no_sky import load_no_sky
 from preprocess.sky.sky_sources import load_skies
 
 log = logging.getLogger(__name__)
@@ -304,6 +305,13 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the sky matting network from scratch.")
     parser.add_argument("--data", type=Path, required=True, help="folder with train/images, masks")
     parser.add_argument("--skies", type=Path, nargs="*", default=[], help="folders of sky pictures")
+    parser.add_argument(
+        "--no-sky",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="folders of pictures and panoramas without sky",
+    )
     parser.add_argument("--out", type=Path, required=True, help="checkpoints, weights and log")
     parser.add_argument("--minutes", type=float, default=90.0, help="time budget (default 90)")
     parser.add_argument("--batch", type=int, default=16, help="pictures a step (default 16)")
@@ -336,7 +344,8 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     pairs = load_pairs(arguments.data, "train")
     kept, held_out = hold_out(pairs)
-    used = pairs if arguments.all else kept
+    no_sky = load_no_sky(arguments.no_sky, np.random.default_rng(config.seed))
+    used = [*(pairs if arguments.all else kept), *no_sky]
     trainer = Trainer(config, torch.device(arguments.device))
     checkpoint = arguments.out / "checkpoint.pt"
     if checkpoint.is_file():
