@@ -153,9 +153,13 @@ class Clip:
     def without(self, layer: str) -> Clip:
         """The same clip, a layer above the bottom left out: its pixels belong to what is below."""
         rest = [one for one in self.info.layers[:-1] if one.name != layer]
-        part = copy.copy(self)
-        part.info = dataclasses.replace(self.info, layers=[*rest, self.info.layers[-1]])
-        return part
+        return self.with_layers([*rest, self.info.layers[-1]])
+
+    def with_layers(self, layers: list[LayerInfo]) -> Clip:
+        """The same frames under other layers."""
+        other = copy.copy(self)
+        other.info = dataclasses.replace(self.info, layers=layers)
+        return other
 
     def shots(self) -> list[tuple[int, int]]:
         """[first, end) of every shot, in order; one where preprocess found no cut."""

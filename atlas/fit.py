@@ -33,6 +33,7 @@ from atlas.layered_file import (
 )
 from atlas.near_motion import NEAR_NAME
 from atlas.pace import Pace
+from atlas.rough_masks import with_tight_masks
 from atlas.run import clip_hash, read_run_info, write_atlases, write_run_info
 from atlas.shot_fit import SKY_NAME, FitState, ShotFit
 from atlas.shots import shot_folder, write_shots
@@ -91,6 +92,8 @@ class Fit:
             log.info("%s: already fitted with these settings; nothing to do", self.folder)
             return
         self.stages.mkdir(exist_ok=True)
+        if self.config.layered.tighten_masks:
+            self._tighten_masks()
         state = interrupted or FitState()
         if earlier is not None and interrupted is None:
             state = self._taken_up(earlier)
@@ -101,6 +104,13 @@ class Fit:
         self._finish(state, has_earlier)
         state.motions.clear()  # closes their files, which Windows wants before the folder goes
         shutil.rmtree(self.stages)
+
+    def _tighten_masks(self) -> None:
+        """Fit to masks that follow the frames' edges, where those given do not."""
+        clip = with_tight_masks(self.clip, self.stages / "masks", self.pace)
+        if clip is not self.clip:
+            self.clip, self.job = clip, replace(self.job, clip=clip)
+            self.shot = ShotFit(replace(self.job, folder=self.stages), self.pace, self._keep)
 
     def _state_of(self, path: Path) -> FitState | None:
         """The state that a file of these settings holds."""

@@ -82,6 +82,8 @@ class LayeredConfig:
     shapes) or free (after its clouds, as other layers do: for paint on the clouds themselves)."""
     near_layer: bool = True
     """Whether the clip's layer called near, if it has one, becomes a layer (else it is scene)."""
+    tighten_masks: bool = True
+    """Whether masks that lie beside the edges of the frames are cut anew along them first."""
     align: AlignConfig = field(default_factory=AlignConfig)
     residual_field: FieldConfig = field(default_factory=FieldConfig)
     shading_sigma_px: float = 48.0

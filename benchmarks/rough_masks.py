@@ -41,6 +41,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--off", type=float, default=5.0, metavar="PX", help="of the fitted size")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--quality", default="standard")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the fit"
+    )
     parser.add_argument("--json", type=Path, help="keep the table here")
     return parser.parse_args()
 
@@ -92,7 +95,9 @@ def measure(kind: str, options: argparse.Namespace) -> dict[str, Any]:
     arguments = ["--flow", "dis", "--size", options.size, "--max-frames", str(options.frames)]
     command("-m", "preprocess", options.clip, "--out", folder, "--masks", masks, *arguments)
     run.parent.mkdir(parents=True, exist_ok=True)
-    command("train.py", folder, "--out", run, "--overwrite", "--quality", options.quality)
+    arguments = [word for value in options.set for word in ("--set", value)]
+    arguments += ["--overwrite", "--quality", options.quality]
+    command("train.py", folder, "--out", run, *arguments)
     info = json.loads((run / "run.json").read_text(encoding="utf-8"))
     top, size = info["layers"][0]["name"], (info["width"], info["height"])
     exact = sorted(options.clip.with_name(f"{options.clip.name}_masks").iterdir())
@@ -105,6 +110,7 @@ def measure(kind: str, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "clip": options.clip.name,
         "masks": kind,
+        "settings": " ".join(options.set),
         "off_px": options.off,
         "given_iou": agreement(truth, given),
         "found_iou": agreement(truth, found),
