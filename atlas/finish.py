@@ -56,11 +56,12 @@ class Finish:
     Args:
         store: the shot's frames. job: its folder is where mattes and pictures go.
         pace: times the passes.
+        rough: whether the masks are known to be rough, so that their edges are moved in any case.
     """
 
-    def __init__(self, store: ClipStore, job: FitJob, pace: Pace):
+    def __init__(self, store: ClipStore, job: FitJob, pace: Pace, rough: bool = False):
         self.store, self.clip, self.folder = store, job.clip, job.folder
-        self.tracker, self.pace = job.tracker, pace
+        self.tracker, self.pace, self.masks_are_rough = job.tracker, pace, rough
         self.options = job.config.layered
         self.is_draft = job.config.quality == "draft"
         self.light: Light | None = None
@@ -136,7 +137,8 @@ class Finish:
         keep = 2 if motions[-1].name == SKY_NAME else 1
         # without shading a layer whose light changes looks like what is behind it
         rounds = self.options.opacity_rounds if self.options.shading_sigma_px > 0 else 0
-        if rounds and self._mattes_are_exact(self._mapping(motions), rough, shading, keep):
+        told = not rounds or self.masks_are_rough
+        if not told and self._mattes_are_exact(self._mapping(motions), rough, shading, keep):
             log.info("the mattes agree with the textures; their edges stay where they are")
             rounds = 0
         for _ in range(rounds):

@@ -81,6 +81,7 @@ class Fit:
         )  # fmt: skip
         self.settings = hashlib.sha256(repr(decisive).encode()).hexdigest()[:16]
         self.earlier_s: dict[str, float] = {}
+        self.masks_were_rough = False
 
     def run(self, resume: bool) -> None:
         """Follow the sequence, finish and write."""
@@ -110,6 +111,7 @@ class Fit:
         clip = with_tight_masks(self.clip, self.stages / "masks", self.pace)
         if clip is not self.clip:
             self.clip, self.job = clip, replace(self.job, clip=clip)
+            self.masks_were_rough = True
             self.shot = ShotFit(replace(self.job, folder=self.stages), self.pace, self._keep)
 
     def _state_of(self, path: Path) -> FitState | None:
@@ -170,8 +172,8 @@ class Fit:
 
     def _finish(self, state: FitState, has_earlier: bool) -> None:
         """Textures and files of a state, unless the folder holds a better run of these settings."""
-        finish = Finish(self.shot.store, replace(self.job, folder=self.stages), self.pace)
-        done = finish.run(state.motions)
+        job = replace(self.job, folder=self.stages)
+        done = Finish(self.shot.store, job, self.pace, self.masks_were_rough).run(state.motions)
         meta = self._meta(state)
         if has_earlier:
             before = read_run_info(self.folder).metrics.get("psnr_db", -math.inf)
