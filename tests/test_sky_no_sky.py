@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from atlas.errors import InputError
+from preprocess.sky import no_sky
 from preprocess.sky.no_sky import load_no_sky, room_view
 
 
@@ -61,3 +62,21 @@ def test_a_panorama_must_be_twice_as_wide_as_high(tmp_path: Path):
 def test_a_missing_folder_is_named(tmp_path: Path):
     with pytest.raises(InputError, match="none: no such folder"):
         load_no_sky([tmp_path / "none"], np.random.default_rng(0))
+
+
+def test_a_broken_panorama_is_named(tmp_path: Path):
+    (tmp_path / "a.hdr").write_bytes(b"#?RADIANCE")
+    with pytest.raises(InputError, match=r"a\.hdr: not a readable Radiance"):
+        load_no_sky([tmp_path], np.random.default_rng(0))
+
+
+def test_a_view_looks_where_it_is_turned():
+    """Straight ahead is the middle of the panorama, right of it to the right, above it above."""
+    light = np.zeros((180, 360, 3), np.float32)
+    light[..., 0] = np.linspace(-180, 180, 360, endpoint=False)[None] + 0.5
+    light[..., 1] = np.linspace(90, -90, 180, endpoint=False)[:, None] - 0.5
+    seen = no_sky._seen(light, 60.0, 20.0, 10.0)
+    middle = seen[95:97, 127:129].mean(axis=(0, 1))
+    np.testing.assert_allclose(middle[:2], (20, 10), atol=0.2)
+    assert seen[96, -1, 0] > seen[96, 0, 0] + 55
+    assert seen[0, 128, 1] > 30 > 10 > -10 > seen[-1, 128, 1]

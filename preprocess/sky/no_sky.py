@@ -11,11 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from atlas.coords import Size
+from atlas.coords import Size, pixel_grid
 from atlas.errors import InputError
 from atlas.video import PICTURE_SUFFIXES
-from edits.exr import read_exr
-from edits.panorama import encode_srgb, perspective_view, read_hdr
 from preprocess.sky.data import Pair, fitting_size, read_rgb, to_bytes
 
 DOMAIN = "none"
@@ -29,8 +27,8 @@ _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 def load_no_sky(folders: list[Path], rng: np.random.Generator) -> list[Pair]:
     """All pictures of the folders, labelled as ground everywhere.
 
-    Of a panorama (`.hdr`, `.exr`) `_VIEWS` views are drawn, see `room_view`. Other files are passed
-    over.
+    Of a panorama (Radiance `.hdr`) `_VIEWS` views are drawn, see `room_view`. Other files are
+    passed over.
     """
     pairs = []
     for folder in folders:
@@ -38,7 +36,7 @@ def load_no_sky(folders: list[Path], rng: np.random.Generator) -> list[Pair]:
             raise InputError(f"{folder}: no such folder; wanted pictures without sky")
         for path in sorted(folder.iterdir()):
             suffix = path.suffix.lower()
-            if suffix in (".hdr", ".exr"):
+            if suffix == ".hdr":
                 light = _panorama(path)
                 pictures = [room_view(light, rng) for _ in range(_VIEWS)]
             elif suffix in PICTURE_SUFFIXES:
@@ -61,22 +59,42 @@ def room_view(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         (192, 256, 3) uint8.
     """
     wide_deg = rng.uniform(45, 100)
-    focal_px = _VIEW.width / 2 / np.tan(np.deg2rad(wide_deg / 2))
-    centre_px = ((_VIEW.width - 1) / 2, (_VIEW.height - 1) / 2)
     pitch_deg = float(np.clip(rng.normal(4, 18), -60, 70))
-    turn_deg = (float(rng.uniform(-180, 180)), pitch_deg)
-    seen = perspective_view(light, _VIEW, focal_px, centre_px, turn_deg)
+    seen = _seen(light, wide_deg, rng.uniform(-180, 180), pitch_deg)
     mean = seen.reshape(-1, 3).mean(axis=0)
     cast = mean / max(float(mean @ _LUMINANCE), 1e-6)
     seen = seen / np.maximum(cast, 0.2) ** rng.uniform(0, 1)
     white = np.percentile(seen @ _LUMINANCE, rng.uniform(65, 100))
-    shown = encode_srgb(np.clip(seen / max(float(white), 1e-6), 0, 1))
+    shown = np.clip(seen / max(float(white), 1e-6), 0, 1) ** np.float32(1 / 2.2)
     return to_bytes(shown)
+
+
+def _seen(light: np.ndarray, wide_deg: float, yaw_deg: float, pitch_deg: float) -> np.ndarray:
+    """(192, 256, 3) float32: a camera's view inside a panorama whose middle is straight ahead.
+
+    wide_deg: angle across the view. yaw turns to the right, pitch then tilts up.
+    """
+    height, width = light.shape[:2]
+    x, y = np.moveaxis(pixel_grid(_VIEW), -1, 0) - np.array(
+        [(_VIEW.width - 1) / 2, (_VIEW.height - 1) / 2]
+    ).reshape(2, 1, 1)
+    ahead = np.full_like(x, _VIEW.width / 2 / np.tan(np.deg2rad(wide_deg / 2)))
+    tilt = np.deg2rad(pitch_deg)
+    down, ahead = np.cos(tilt) * y - np.sin(tilt) * ahead, np.sin(tilt) * y + np.cos(tilt) * ahead
+    longitude = np.arctan2(x, ahead) + np.deg2rad(yaw_deg)
+    latitude = np.arctan2(down, np.hypot(x, ahead))
+    column = (longitude / (2 * np.pi) + 0.5) * width - 0.5
+    row = np.clip((latitude / np.pi + 0.5) * height - 0.5, 0, height - 1)
+    at = [plane.astype(np.float32) for plane in (column, row)]
+    return cv2.remap(light, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
 def _panorama(path: Path) -> np.ndarray:
     """(H, W, 3) float32 >= 0, at most what half precision can hold."""
-    light = read_hdr(path) if path.suffix.lower() == ".hdr" else read_exr(path)[..., :3]
+    data = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if data is None or data.dtype != np.float32 or data.ndim != 3:
+        raise InputError(f"{path}: not a readable Radiance .hdr picture")
+    light = data[..., 2::-1]
     height, width = light.shape[:2]
     if width != 2 * height:
         raise InputError(f"{path}: {width}x{height}; wanted a panorama twice as wide as high")
