@@ -320,6 +320,14 @@ def read_grey(path: Path) -> np.ndarray:
     return _read_picture(path, cv2.IMREAD_GRAYSCALE)
 
 
+def is_whole(path: Path, size: Size) -> bool:
+    """Whether a file is a readable picture of that size; what a kill left behind is not."""
+    try:
+        return read_grey(path).shape == (size.height, size.width)
+    except InputError:
+        return False
+
+
 def _read_picture(path: Path, mode: int) -> np.ndarray:
     try:  # through numpy, since cv2.imread cannot open some non-ASCII paths on Windows
         data = np.fromfile(path, np.uint8)

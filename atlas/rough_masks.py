@@ -17,8 +17,7 @@ import cv2
 import numpy as np
 
 from atlas.boxes import box_about
-from atlas.clip import Clip, read_grey, write_rgb
-from atlas.errors import InputError
+from atlas.clip import Clip, is_whole, write_rgb
 from atlas.near_motion import NEAR_NAME
 from atlas.opacity import REACH_PX, signed_distance
 from atlas.pace import Pace
@@ -151,7 +150,7 @@ def _tighten(clip: Clip, layer: int, target: Path, pace: Pace) -> bool:
     name = clip.layer_names[layer]
     for t in progress(range(clip.frame_count), None, f"masks of {name}"):
         path = target / f"{Path(clip.frame_names[t]).stem}.png"
-        if _is_whole(path, clip):
+        if is_whole(path, clip.size):
             continue
         rest = clip.frame_count - t
         if not pace.allows("cuts", rest * pace.expected_s("cut")):
@@ -160,13 +159,6 @@ def _tighten(clip: Clip, layer: int, target: Path, pace: Pace) -> bool:
             cut = tightened(clip.frame(t), clip.mask(layer, t))
         write_rgb(path, np.rint(cut * 255).astype(np.uint8))
     return True
-
-
-def _is_whole(path: Path, clip: Clip) -> bool:
-    try:
-        return read_grey(path).shape == (clip.size.height, clip.size.width)
-    except InputError:
-        return False
 
 
 def _rim(mask: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from atlas.clip import Clip, LayerInfo, find_picture, read_grey, write_bytes, write_rgb
+from atlas.clip import Clip, LayerInfo, find_picture, is_whole, read_grey, write_bytes, write_rgb
 from atlas.errors import InputError
 from preprocess.flow import flow_maker, frame_hashes
 from preprocess.trim_masks import without_sky
@@ -230,14 +230,9 @@ def prepare_folder(clip: Clip, folder: Path, maker: str) -> list[int]:
         for t in range(clip.frame_count):
             mask_path(clip, folder, t).unlink(missing_ok=True)
         write_bytes(tag_path, json.dumps(wanted).encode())
-    return [t for t in range(clip.frame_count) if not _is_whole(mask_path(clip, folder, t), clip)]
-
-
-def _is_whole(path: Path, clip: Clip) -> bool:
-    try:
-        return read_grey(path).shape == (clip.size.height, clip.size.width)
-    except InputError:
-        return False
+    return [
+        t for t in range(clip.frame_count) if not is_whole(mask_path(clip, folder, t), clip.size)
+    ]
 
 
 def _follow(items: Sequence[int], options: MaskOptions, what: str) -> Iterator[int]:

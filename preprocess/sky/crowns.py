@@ -11,7 +11,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from preprocess.sky.rough_labels import smooth_under
+from preprocess.sky.rough_labels import sky_nearby
 
 _ALIKE = 0.08
 """Largest difference of a colour channel from the sky nearby, where that is white."""
@@ -29,8 +29,6 @@ _DARK_SHARE = 0.2
 _STEP_SHARE = 0.014
 """Longest way from one patch to the next, in longer sides."""
 _STEPS = 60
-_REACH_SHARE = 0.16
-"""Radius over which the colour of the labelled sky is averaged, in longer sides."""
 _TWIG_SHARE = 0.02
 """Radius in which the darkest colour is taken for that of the twigs, in longer sides."""
 
@@ -53,8 +51,7 @@ def crown_sky(rgb: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarra
         return np.zeros(label.shape, bool), np.zeros(label.shape, np.float32)
     side = max(label.shape)
     colours = rgb.astype(np.float32) / 255
-    inner = cv2.erode(sky.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2)
-    local = smooth_under(colours, inner.astype(np.float32), round(_REACH_SHARE * side))
+    local = sky_nearby(colours, sky)
     limit = _ALIKE * np.clip(local.max(axis=2), 0.2, 1)
     alike = (np.abs(colours - local).max(axis=2) < limit) & ~sky
     _, patches, stats, centres = cv2.connectedComponentsWithStats(alike.astype(np.uint8), None, 4)

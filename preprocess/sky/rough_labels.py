@@ -15,8 +15,8 @@ _BAND_PX = 5
 _BAND_WEIGHT = 0.3
 _GUIDED_RADIUS_PX = 6
 _GUIDED_EPS = 1e-3
-_REACH_SHARE = 0.16
-"""How far from labelled sky, in longer sides, left-out sky is looked for."""
+REACH_SHARE = 0.16
+"""How far from labelled sky left-out sky is looked for, and its colour taken; in longer sides."""
 _SKY_LIKE = 0.13
 """Largest difference of a colour channel from the sky nearby, where that is white."""
 _GAP_SHARE = 0.004
@@ -78,10 +78,9 @@ def sky_left_out(rgb: np.ndarray, label: np.ndarray) -> np.ndarray:
     sky = label > 0.5
     if not sky.any():
         return np.zeros(label.shape, bool)
-    reach = round(_REACH_SHARE * max(label.shape))
+    reach = round(REACH_SHARE * max(label.shape))
     colours = cv2.GaussianBlur(rgb, (0, 0), 0.7).astype(np.float32) / 255
-    inner = cv2.erode(sky.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2)
-    local = smooth_under(colours, inner.astype(np.float32), reach)
+    local = sky_nearby(colours, sky)
     limit = _SKY_LIKE * np.clip(local.max(axis=2), 0.2, 1)
     alike = (np.abs(colours - local).max(axis=2) < limit) & ~sky
     nearness = cv2.distanceTransform((~sky).astype(np.uint8), cv2.DIST_L2, 3)
@@ -95,6 +94,16 @@ def sky_left_out(rgb: np.ndarray, label: np.ndarray) -> np.ndarray:
     crown = cv2.blur(gaps.astype(np.float32), (_CROWN_PX, _CROWN_PX)) > _CROWN_GAPS
     veiled = crown & ~sky & (rgb.mean(axis=2) > 255 * _VEIL * local.mean(axis=2))
     return gaps | joined[patches] | veiled
+
+
+def sky_nearby(colours: np.ndarray, sky: np.ndarray) -> np.ndarray:
+    """(H, W, 3) float32: mean colour of the labelled sky within `REACH_SHARE`, its rim left out.
+
+    Args:
+        colours: (H, W, 3) float32. sky: (H, W) bool.
+    """
+    inner = cv2.erode(sky.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2)
+    return smooth_under(colours, inner.astype(np.float32), round(REACH_SHARE * max(sky.shape)))
 
 
 def smooth_under(rgb: np.ndarray, alpha: np.ndarray, radius_px: int) -> np.ndarray:
