@@ -12,10 +12,11 @@ import numpy as np
 from atlas.coords import Size
 from atlas.errors import InputError
 from atlas.mapping import Layer
+from atlas.panorama import View
 from edits.bend import Bend
 from edits.mipmap import Pyramid
 from edits.paint import Paint, PaintSource, PicturePaint, same_aspect
-from edits.panorama import PanoramaPaint, View, read_hdr, tone_map
+from edits.panorama import PanoramaPaint, read_hdr, tone_map
 from edits.picture import Picture, read_picture
 from edits.recipe import SkyEdit
 from edits.seamless import seamless

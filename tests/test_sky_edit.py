@@ -8,8 +8,9 @@ from atlas.clip import write_rgb
 from atlas.coords import Size, pixel_grid
 from atlas.errors import InputError
 from atlas.mapping import Layer
+from atlas.panorama import perspective_view
 from edits.paint import PicturePaint
-from edits.panorama import encode_srgb, perspective_view, read_hdr, tone_map
+from edits.panorama import encode_srgb, read_hdr, tone_map
 from edits.picture import Picture
 from edits.recipe import SkyEdit
 from edits.sky import PanoramaSky, PictureSky, cover_fit, open_sky

@@ -8,8 +8,9 @@ from atlas.clip import write_rgb
 from atlas.coords import Size, pixel_grid
 from atlas.errors import InputError
 from atlas.mapping import Layer
+from atlas.panorama import View
 from atlas.planes import PlaneFormat, Planes
-from edits.panorama import PanoramaPaint, View
+from edits.panorama import PanoramaPaint
 from edits.picture import Picture
 from edits.recipe import SkyEdit
 from edits.sky import PanoramaSky, PictureSky, edged, open_sky, pitch_of

@@ -15,11 +15,11 @@ from atlas.layered import LayerMotion
 from atlas.layered_file import read_arrays, read_motions, save_layered
 from atlas.matches import Matches
 from atlas.motion_model import motion_model
+from atlas.panorama import View
 from atlas.store import ClipStore
 from atlas.texture import Texture
 from atlas.wide_canvas import Roll, angles_off, rolled
 from atlas.windows import Window, part_of
-from edits.panorama import View
 from preprocess.flow import make_flow
 
 SIZE = Size(90, 120)

@@ -11,8 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from atlas.coords import Size, pixel_grid
+from atlas.coords import Size
 from atlas.errors import InputError
+from atlas.panorama import perspective_view
 from atlas.video import PICTURE_SUFFIXES
 from preprocess.sky.data import Pair, fitting_size, read_rgb, to_bytes
 
@@ -70,23 +71,13 @@ def room_view(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _seen(light: np.ndarray, wide_deg: float, yaw_deg: float, pitch_deg: float) -> np.ndarray:
-    """(192, 256, 3) float32: a camera's view inside a panorama whose middle is straight ahead.
+    """(192, 256, 3) float32: a camera's view inside a panorama; see `atlas.panorama.View`.
 
-    wide_deg: angle across the view. yaw turns to the right, pitch then tilts up.
+    wide_deg: angle across the view.
     """
-    height, width = light.shape[:2]
-    x, y = np.moveaxis(pixel_grid(_VIEW), -1, 0) - np.array(
-        [(_VIEW.width - 1) / 2, (_VIEW.height - 1) / 2]
-    ).reshape(2, 1, 1)
-    ahead = np.full_like(x, _VIEW.width / 2 / np.tan(np.deg2rad(wide_deg / 2)))
-    tilt = np.deg2rad(pitch_deg)
-    down, ahead = np.cos(tilt) * y - np.sin(tilt) * ahead, np.sin(tilt) * y + np.cos(tilt) * ahead
-    longitude = np.arctan2(x, ahead) + np.deg2rad(yaw_deg)
-    latitude = np.arctan2(down, np.hypot(x, ahead))
-    column = (longitude / (2 * np.pi) + 0.5) * width - 0.5
-    row = np.clip((latitude / np.pi + 0.5) * height - 0.5, 0, height - 1)
-    at = [plane.astype(np.float32) for plane in (column, row)]
-    return cv2.remap(light, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    focal_px = _VIEW.width / 2 / np.tan(np.deg2rad(wide_deg / 2))
+    centre_px = ((_VIEW.width - 1) / 2, (_VIEW.height - 1) / 2)
+    return perspective_view(light, _VIEW, float(focal_px), centre_px, (yaw_deg, pitch_deg))
 
 
 def _panorama(path: Path) -> np.ndarray:
