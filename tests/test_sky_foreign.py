@@ -189,7 +189,7 @@ def test_our_network_as_onnx_answers_alike(tmp_path: Path):
     session = runtime.InferenceSession(sky_network_onnx(tmp_path / "w.safetensors", Size(32, 64)))
     rgb = torch.rand(1, 3, 32, 64)
     rows = torch.linspace(-1, 1, 32).view(1, 1, 32, 1).expand(1, 1, 32, 64)
-    (got,) = session.run(None, {"rgb": torch.cat([(rgb - 0.5) * 4, rows], 1).numpy()})
+    (got,) = session.run(None, {"rgb": torch.cat([rgb * 2 - 1, rows], 1).numpy()})
     got = torch.nn.functional.interpolate(torch.from_numpy(got), size=(32, 64), mode="bilinear")
     with torch.inference_mode():
         wanted = load_network(tmp_path / "w.safetensors")(rgb)

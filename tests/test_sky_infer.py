@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from atlas.coords import Size
 from atlas.errors import InputError
@@ -19,11 +18,12 @@ from preprocess.sky.adapt import HandMattes
 from preprocess.sky.evaluate import alone, edge_band, score_picture, summarize
 from preprocess.sky.infer import MatteOptions, NetworkMatter
 from preprocess.sky.matte import NETWORK_WEIGHTS, SkyMatter
-from preprocess.sky.network import NetworkConfig, SkyNetwork, save_weights
+from preprocess.sky.network import save_weights
 from preprocess.sky.offline import clip_mattes
 from preprocess.sky.procedural import fractal_noise, sky_picture
 from preprocess.sky.refine import RefineOptions, colour_line, refine_matte, stretch
 from preprocess.sky.thin_things import thin_coverage
+from tests.sky_networks import small_network
 from tests.video_files import write_video
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -33,10 +33,8 @@ needs_bundled = pytest.mark.skipif(not NETWORK_WEIGHTS.is_file(), reason="weight
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network with random weights: enough to tell whether its answers are handled well."""
-    torch.manual_seed(4)
-    network = SkyNetwork(NetworkConfig(widths=(4, 8, 8, 12, 16), blocks=(0, 1, 1, 1, 1)))
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
-    save_weights(network, path)
+    save_weights(small_network(4), path)
     return path
 
 

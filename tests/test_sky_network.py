@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
@@ -18,35 +17,46 @@ from preprocess.sky import losses
 from preprocess.sky.matte import NETWORK_WEIGHTS
 from preprocess.sky.mean_weights import mean_network
 from preprocess.sky.network import (
-    NetworkConfig,
+    HalvingConv,
     SkyNetwork,
     folded,
     load_network,
     save_weights,
     with_height_channel,
 )
+from preprocess.sky.network_config import NetworkConfig
 from preprocess.sky.opencv_network import OpenCvNetwork
-
-SMALL = NetworkConfig(widths=(4, 8, 8, 12, 16), blocks=(0, 1, 1, 1, 1))
-
-
-def small_network(seed: int = 0) -> SkyNetwork:
-    torch.manual_seed(seed)
-    network = SkyNetwork(SMALL)
-    with torch.no_grad():  # running statistics as a trained network has them, not 0 and 1
-        for module in network.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.uniform_(-0.2, 0.2)
-                module.running_var.uniform_(0.5, 1.5)
-    return network.eval()
+from tests.sky_networks import SMALL, small_network
 
 
 def test_height_channel_is_pinned():
     rgb = torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1).expand(2, 3, 5, 3)
     x = with_height_channel(rgb)
     assert x.shape == (2, 4, 5, 3)
-    assert_close(x[1, :3, 4, 2], torch.tensor([-2.0, 0.0, 2.0]))
+    assert_close(x[1, :3, 4, 2], torch.tensor([-1.0, 0.0, 1.0]))
     assert_close(x[0, 3, :, 1], torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]))  # top to bottom
+
+
+def test_halving_looks_at_a_pixel_and_the_two_after_it():
+    """Output i is of inputs 2i, 2i + 1, 2i + 2, and zeros beyond the end."""
+    conv = HalvingConv(1, 1)
+    with torch.no_grad():
+        conv.weight.zero_()
+        conv.weight[0, 0, 0] = torch.tensor([1.0, 10.0, 100.0])
+        got = conv(torch.tensor([[1.0, 2.0, 3.0, 4.0], [0, 0, 0, 0]]).view(1, 1, 2, 4))
+    assert_close(got, torch.tensor([[321.0, 43.0]]).view(1, 1, 1, 2))
+
+
+def test_mobilenet_v2_has_its_blocks():
+    """arXiv 1801.04381, table 2, without the blocks of 320 channels; what the decoder is given."""
+    config = NetworkConfig()
+    blocks = config.blocks()
+    assert len(blocks) == 16
+    assert blocks[0] == (32, 16, 1, 1)
+    assert blocks[6] == (32, 64, 2, 6)
+    assert blocks[10] == (64, 96, 1, 6)
+    assert [blocks[index].outputs for index in config.taps()] == [16, 24, 32, 96, 160]
+    assert NetworkConfig.from_metadata(SMALL.metadata(), Path("w")) == SMALL
 
 
 def test_logits_have_the_size_of_the_picture():
@@ -98,11 +108,7 @@ def test_foreign_weights_are_the_users_to_mend(tmp_path: Path):
     save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors")
     with pytest.raises(InputError, match="not a sky network"):
         load_network(tmp_path / "w.safetensors")
-    save_file(
-        {"a": torch.zeros(1)},
-        tmp_path / "v.safetensors",
-        {"widths": "4,8,8,12,16", "blocks": "0,1,1,1,1"},
-    )
+    save_file({"a": torch.zeros(1)}, tmp_path / "v.safetensors", SMALL.metadata())
     with pytest.raises(InputError, match="do not fit"):
         load_network(tmp_path / "v.safetensors")
 
@@ -236,27 +242,6 @@ def test_no_sky_in_the_picture_lowers_every_pixel_alike(tmp_path: Path):
         np.ascontiguousarray(levels)
     )
     np.testing.assert_allclose(got, pixels[2][0, 0].numpy(), atol=2e-2)  # weights in half precision
-
-
-def test_weights_without_that_answer_still_load(tmp_path: Path):
-    network = small_network()
-    with torch.no_grad():
-        network.presence.bias.fill_(5.0)  # no say
-    save_weights(network, tmp_path / "w.safetensors")
-    with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
-        metadata = file.metadata()
-        old = {key: file.get_tensor(key) for key in file.keys() if "presence" not in key}  # noqa: SIM118
-    save_file(old, tmp_path / "old.safetensors", metadata)
-    rgb = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
-    with torch.no_grad():
-        levels = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
-        wanted = load_network(tmp_path / "w.safetensors")(levels)
-        assert_close(load_network(tmp_path / "old.safetensors")(levels), wanted)
-    by_opencv = [
-        OpenCvNetwork(tmp_path / name, Size(64, 96)).logits(rgb)
-        for name in ("w.safetensors", "old.safetensors")
-    ]
-    np.testing.assert_allclose(by_opencv[0], by_opencv[1], atol=1e-5)
 
 
 def test_presence_is_not_asked_of_specks():

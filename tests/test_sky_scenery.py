@@ -13,7 +13,7 @@ from atlas.coords import Size
 from atlas.errors import InputError
 from preprocess.sky.augment import AugmentConfig, Augmenter
 from preprocess.sky.data import Pair, load_pairs
-from preprocess.sky.network import NetworkConfig, SkyNetwork, load_network, save_weights
+from preprocess.sky.network import SkyNetwork, load_network, save_weights
 from preprocess.sky.procedural import sky_picture
 from preprocess.sky.rough_labels import sky_left_out
 from preprocess.sky.scenery import (
@@ -27,6 +27,7 @@ from preprocess.sky.scenery import (
 )
 from preprocess.sky.thin_things import thin_coverage
 from preprocess.sky.train import TrainConfig, Trainer
+from tests.sky_networks import small_network
 
 SIZE = Size(60, 90)
 SKY = np.array([0.9, 0.93, 0.97], np.float32)
@@ -184,7 +185,7 @@ def test_training_on_starts_from_the_weights(tmp_path: Path):
 
 
 def test_training_on_refuses_another_network(tmp_path: Path):
-    save_weights(SkyNetwork(NetworkConfig(widths=(8, 8, 8, 8, 8))), tmp_path / "w.safetensors")
+    save_weights(small_network(), tmp_path / "w.safetensors")
     with pytest.raises(InputError, match=r"w\.safetensors: a network of"):
         Trainer(TrainConfig(shards=1), torch.device("cpu")).start_from(tmp_path / "w.safetensors")
 

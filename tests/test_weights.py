@@ -182,7 +182,7 @@ def test_load_state_refuses_other_things(tmp_path):
         load_state(tmp_path / "numbers.pth")
 
 
-@pytest.mark.parametrize("name", sorted(RECORDS))
+@pytest.mark.parametrize("name", sorted(n for n, r in RECORDS.items() if r.url.endswith(".pth")))
 def test_recorded_hashes_agree_with_the_published_file_names(name):
     """torchvision puts the first 8 digits of the sha256 into each file name."""
     found = RECORDS[name]

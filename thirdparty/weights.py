@@ -59,6 +59,7 @@ class WeightRecord:
 
 
 _BASE = "https://download.pytorch.org/models"
+_MEDIAPIPE = "https://storage.googleapis.com/mediapipe-assets/"
 _TORCHVISION = "torchvision (BSD-3-Clause); the data it was trained on carries terms of its own: "
 
 RECORDS = {
@@ -99,6 +100,16 @@ RECORDS = {
             licence=_TORCHVISION + "COCO",
             source="torchvision MaskRCNN_ResNet50_FPN_Weights.COCO_V1, references/detection",
             score="COCO val2017: box mAP 37.9, mask mAP 34.6",
+        ),
+        WeightRecord(
+            name="mobilenet_v2_ssd",
+            url=_MEDIAPIPE + "object_detection_ssd_mobilenetv2_oidv4_fp16.tflite",
+            sha256="d0a5255bf8c4f5a0bc4240741a76c41d5e939f7655078f945f50ab53a9375da6",
+            size_bytes=9_987_728,
+            licence="MediaPipe (Apache-2.0); trained on Open Images V4 (annotations CC BY 4.0, "
+            "pictures listed as CC BY 2.0)",
+            source="MediaPipe objectron: SSD on MobileNetV2, half precision; digest of its build",
+            score="not published",
         ),
     )
 }

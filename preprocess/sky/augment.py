@@ -45,8 +45,8 @@ class AugmentConfig:
     """Chance that a picture that is all ground is a drawn one: see `indoors`."""
     indoors: float = 0.6
     """Chance that a photographed one is of those that hold no sky at all, mostly rooms."""
-    all_sky: float = 0.18
-    drawn_land: float = 0.65
+    all_sky: float = 0.24
+    drawn_land: float = 0.5
     """Chance that land is drawn before a picture that is all sky."""
     lane: float = 0.4
     """Chance that this land is a lane between walls, with little sky above."""

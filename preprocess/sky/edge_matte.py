@@ -6,6 +6,7 @@ and fade into each other. Far from any doubt the first matte stays.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,12 +59,12 @@ _UPSAMPLE_EPS = 1e-4
 
 
 class EdgeMatter:
-    """Opacity at full size from a frame, its small picture and small matte."""
+    """Opacity at full size from a frame, its small picture and small matte; for several threads."""
 
     def __init__(self, weights: Path = EDGE_WEIGHTS, options: EdgeOptions | None = None) -> None:
         self.options = options or EdgeOptions()
-        model = edge_network_onnx(weights)
-        self._network = cv2.dnn.readNetFromONNX(np.frombuffer(model, np.uint8))
+        self._model = np.frombuffer(edge_network_onnx(weights), np.uint8)
+        self._networks = threading.local()
         ramp = (np.arange(TILE_PX, dtype=np.float32) + 1) / _OVERLAP_PX
         ramp = np.minimum(1, np.minimum(ramp, ramp[::-1]))
         self._fade = ramp[:, None] * ramp
@@ -121,8 +122,11 @@ class EdgeMatter:
 
     def logits(self, tile: np.ndarray) -> np.ndarray:
         """(`TILE_PX`, `TILE_PX`) float32, of the input (9, `TILE_PX`, `TILE_PX`) float32."""
-        self._network.setInput(np.ascontiguousarray(tile[None]))
-        return self._network.forward()[0, 0]
+        network = getattr(self._networks, "own", None)
+        if network is None:  # OpenCV's networks hold their input: one for each thread
+            network = self._networks.own = cv2.dnn.readNetFromONNX(self._model)
+        network.setInput(np.ascontiguousarray(tile[None]))
+        return network.forward()[0, 0]
 
     def _trust(self, logit: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """(H, W) float32: 1 where the small logits (h, w) are in doubt, 0 away from there."""

@@ -1,10 +1,11 @@
-"""The matting network: a small residual U-Net that sees the whole frame at low resolution.
+"""The matting network: a small U-Net that sees the whole frame at low resolution.
 
-A residual encoder (He et al., arXiv 1512.03385) halves the picture five times; a vector pooled over
-the whole picture is added at the coarsest stage (global context, as in ParseNet, arXiv 1506.04579);
-a decoder adds the stages back. Besides RGB the network is given the height in the frame as a
-channel (CoordConv, arXiv 1807.03247), because sky is above. The pooled vector also says whether the
-picture holds any sky; where it holds none, that lowers every pixel's answer.
+The encoder is MobileNetV2's (Sandler et al., arXiv 1801.04381) without its last blocks, so that it
+can start from features learnt on many photographs (`backbone`). A vector pooled over the whole
+picture is added at the coarsest stage (global context, as in ParseNet, arXiv 1506.04579); a decoder
+adds the stages back. Besides RGB the network is given the height in the frame as a channel
+(CoordConv, arXiv 1807.03247), because sky is above. The pooled vector also says whether the picture
+holds any sky; where it holds none, that lowers every pixel's answer.
 """
 
 from __future__ import annotations
@@ -22,61 +23,58 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from atlas.errors import InputError
 from preprocess.sky.data import STRIDE_PX
+from preprocess.sky.network_config import Block, NetworkConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
-    """Sizes of the network; stored beside the weights."""
-
-    widths: tuple[int, ...] = (24, 40, 64, 112, 128)
-    """Channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input."""
-    blocks: tuple[int, ...] = (0, 1, 2, 3, 2)
-    """Residual blocks at each of these stages."""
-
-    def __post_init__(self) -> None:
-        if len(self.widths) != 5 or len(self.blocks) != 5:
-            raise ValueError(f"five stages wanted, got {self.widths} and {self.blocks}")
-
-
-def _conv(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+def _conv(inputs: int, outputs: int, *, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
+        nn.Conv2d(inputs, outputs, kernel, 1, kernel // 2, bias=False), nn.BatchNorm2d(outputs)
     )
 
 
-class ResidualBlock(nn.Module):
-    """x + two 3x3 convolutions of x, rectified."""
+class HalvingConv(nn.Conv2d):
+    """3x3 convolution of stride 2 on even sides, with one row and column of zeros beyond the end.
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = _conv(width, width)
-        self.second = _conv(width, width)
+    TensorFlow's "same": output pixel i looks at 2i, 2i + 1, 2i + 2, as the backbone was trained.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.second(F.relu(self.first(x))))
-
-
-class Stage(nn.Module):
-    """Halve the picture by a strided convolution, then residual blocks."""
-
-    def __init__(self, inputs: int, width: int, blocks: int) -> None:
-        super().__init__()
-        self.down = _conv(inputs, width, stride=2)
-        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
+    def __init__(self, inputs: int, outputs: int, *, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, 3, 2, 0, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(F.relu(self.down(x)))
+        return super().forward(F.pad(x, (0, 1, 0, 1)))
+
+
+class InvertedResidual(nn.Module):
+    """Widen by 1x1, 3x3 in each channel alone, narrow by 1x1; added to the input where it fits."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        inner = block.inputs * block.expansion
+        self.expand = _conv(block.inputs, inner, kernel=1) if block.expansion > 1 else None
+        each = (
+            HalvingConv(inner, inner, groups=inner)
+            if block.stride == 2
+            else nn.Conv2d(inner, inner, 3, 1, 1, groups=inner, bias=False)
+        )
+        self.depthwise = nn.Sequential(each, nn.BatchNorm2d(inner))
+        self.project = _conv(inner, block.outputs, kernel=1)
+        self.added = block.added
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = x if self.expand is None else F.relu6(self.expand(x))
+        narrow = self.project(F.relu6(self.depthwise(inner)))
+        return x + narrow if self.added else narrow
 
 
 class Merge(nn.Module):
     """Project the coarser picture, enlarge it, add the projected skip, convolve."""
 
-    def __init__(self, coarse: int, skip: int) -> None:
+    def __init__(self, coarse: int, skip: int, width: int) -> None:
         super().__init__()
-        self.coarse = _conv(coarse, skip, kernel=1)
-        self.skip = _conv(skip, skip, kernel=1)
-        self.mix = _conv(skip, skip)
+        self.coarse = _conv(coarse, width, kernel=1)
+        self.skip = _conv(skip, width, kernel=1)
+        self.mix = _conv(width, width)
 
     def forward(self, coarse: Tensor, skip: Tensor) -> Tensor:
         up = F.interpolate(
@@ -108,30 +106,46 @@ class SkyNetwork(nn.Module):
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config or NetworkConfig()
-        widths = self.config.widths
-        stages = zip((4, *widths[:-1]), widths, self.config.blocks, strict=True)
-        self.stages = nn.ModuleList(Stage(*sizes) for sizes in stages)
-        self.context = nn.Sequential(nn.Linear(widths[-1], widths[-1]), nn.ReLU())
-        self.context_gain = nn.Linear(widths[-1], widths[-1])
-        self.presence = nn.Linear(widths[-1], 1)
+        stem, decoder = self.config.stem, self.config.decoder
+        self.stem = nn.Sequential(HalvingConv(4, stem), nn.BatchNorm2d(stem))
+        blocks = self.config.blocks()
+        self.blocks = nn.ModuleList(InvertedResidual(block) for block in blocks)
+        inputs = blocks[-1].outputs
+        self.context = nn.Sequential(nn.Linear(inputs, inputs), nn.ReLU())
+        self.context_gain = nn.Linear(inputs, inputs)
+        self.presence = nn.Linear(inputs, 1)
+        skips = [blocks[index].outputs for index in self.config.taps()]
+        coarser = (*decoder[1:], inputs)
         self.merges = nn.ModuleList(
-            Merge(widths[level + 1], widths[level]) for level in reversed(range(4))
+            Merge(coarser[level], skips[level], decoder[level]) for level in reversed(range(4))
         )
-        self.coarse_head = nn.Conv2d(widths[3], 1, 1)
-        self.head = nn.Conv2d(widths[0], 1, 3, padding=1)
+        self.coarse_head = nn.Conv2d(decoder[3], 1, 1)
+        self.head = nn.Conv2d(decoder[0], 1, 3, padding=1)
 
     def forward(self, rgb: Tensor) -> Tensor:
         return self.answers(rgb).pixels
+
+    def backbone(self) -> list[nn.Parameter]:
+        """The parameters of the encoder."""
+        return [*self.stem.parameters(), *self.blocks.parameters()]
+
+    def levels(self, rgb: Tensor) -> list[Tensor]:
+        """(B, C, H / s, W / s) at s = 2, 4, 8, 16, 32 of (B, 3, H, W)."""
+        taps = self.config.taps()
+        x = F.relu6(self.stem(with_height_channel(rgb)))
+        levels: list[Tensor] = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in taps:
+                levels.append(x)
+        return levels
 
     def answers(self, rgb: Tensor) -> Answers:
         """All that it says of (B, 3, H, W); only the pixels' logits are for use."""
         if rgb.shape[-2] % STRIDE_PX or rgb.shape[-1] % STRIDE_PX:
             raise ValueError(f"height and width must be multiples of 32, got {tuple(rgb.shape)}")
-        x = with_height_channel(rgb)
-        levels: list[Tensor] = []
-        for stage in self.stages:
-            x = stage(x)
-            levels.append(x)
+        levels = self.levels(rgb)
+        x = levels[-1]
         context = self.context(x.mean(dim=(2, 3)))
         presence = self.presence(context)
         x = F.relu(x + self.context_gain(context)[:, :, None, None])
@@ -161,14 +175,14 @@ def folded(network: SkyNetwork) -> SkyNetwork:
 
 
 def with_height_channel(rgb: Tensor) -> Tensor:
-    """Centre the colours and append the height in the frame: (B, 3, H, W) -> (B, 4, H, W).
+    """Colours in [-1, 1] and the height in the frame: (B, 3, H, W) -> (B, 4, H, W).
 
     The fourth channel runs from -1 in the top row to 1 in the bottom row.
     """
     batch, _, height, width = rgb.shape
     rows = torch.linspace(-1, 1, height, device=rgb.device, dtype=rgb.dtype)
     rows = rows.view(1, 1, height, 1).expand(batch, 1, height, width)
-    return torch.cat([(rgb - 0.5) * 4, rows], dim=1)
+    return torch.cat([rgb * 2 - 1, rows], dim=1)
 
 
 def save_weights(network: SkyNetwork, path: Path) -> None:
@@ -178,13 +192,8 @@ def save_weights(network: SkyNetwork, path: Path) -> None:
         for key, value in network.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }
-    config = network.config
-    metadata = {
-        "widths": ",".join(map(str, config.widths)),
-        "blocks": ",".join(map(str, config.blocks)),
-    }
     partial = path.with_name(path.name + ".partial")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, network.config.metadata())
     partial.replace(path)
 
 
@@ -198,16 +207,7 @@ def load_network(path: Path) -> SkyNetwork:
         raise InputError(f"{path}: no such file; wanted the sky network's weights") from err
     except SafetensorError as err:
         raise InputError(f"{path}: not a readable safetensors file ({err})") from err
-    if not {"widths", "blocks"} <= metadata.keys():
-        raise InputError(f"{path}: not a sky network: no 'widths' and 'blocks' in its metadata")
-    config = NetworkConfig(
-        widths=tuple(int(v) for v in metadata["widths"].split(",")),
-        blocks=tuple(int(v) for v in metadata["blocks"].split(",")),
-    )
-    network = SkyNetwork(config)
-    if "presence.weight" not in tensors:  # weights of before that answer: it says nothing
-        tensors["presence.weight"] = torch.zeros_like(network.presence.weight)
-        tensors["presence.bias"] = torch.zeros_like(network.presence.bias)
+    network = SkyNetwork(NetworkConfig.from_metadata(metadata, path))
     missing, unexpected = network.load_state_dict(tensors, strict=False)
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or unexpected:

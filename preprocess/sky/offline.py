@@ -7,7 +7,10 @@ bounded however long the clip is.
 from __future__ import annotations
 
 import itertools
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -21,6 +24,8 @@ from preprocess.sky.temporal import FineSteadier, FlowSteadier, Motion, carry, s
 _BLOCK_FRAMES = 24
 _HAND_BLOCK_FRAMES = 48
 _SURVEY_FRAMES = 32
+_WORKERS = min(4, os.cpu_count() or 1)
+"""Frames brought to full size side by side; each takes some hundred MB."""
 
 
 @dataclass
@@ -64,22 +69,66 @@ def clip_mattes(
         return
     if not causal:
         matter.survey(survey)
-    block_frames = _HAND_BLOCK_FRAMES if hand else _BLOCK_FRAMES
-    forward, fine = _Pass(matter), _Fine(matter)
+    passed = _passed(matter, frames, hand, causal=causal)
+    if causal:
+        yield from _steadied(matter, ((frame, _finished(matter, frame, m)) for frame, m in passed))
+        return
+    pool = ThreadPoolExecutor(_WORKERS)
+    try:
+        yield from _steadied(matter, _finished_ahead(pool, matter, passed))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _passed(
+    matter: NetworkMatter,
+    frames: Iterable[np.ndarray],
+    hand: HandMattes | None,
+    *,
+    causal: bool,
+) -> Iterator[tuple[_Frame, np.ndarray]]:
+    """Each frame with its small matte (h, w), steadied by the frames before, or by both sides."""
+    forward = _Pass(matter)
     waiting: list[_Frame] = []
     source = _prepared(matter, frames, hand)
-    while block := list(itertools.islice(source, 1 if causal else block_frames)):
+    block_frames = 1 if causal else _HAND_BLOCK_FRAMES if hand else _BLOCK_FRAMES
+    while block := list(itertools.islice(source, block_frames)):
         for frame in block:
             frame.forward = forward(frame)
             frame.motion = forward.motion
         if causal:
-            for frame in block:
-                assert frame.forward is not None
-                yield fine(_finished(matter, frame, frame.forward), frame)
+            yield from ((frame, frame.forward) for frame in block if frame.forward is not None)
             continue
-        yield from (fine(matte, frame) for matte, frame in _both_ways(matter, waiting, block))
+        yield from _both_ways(matter, waiting, block)
         waiting = block
-    yield from (fine(matte, frame) for matte, frame in _both_ways(matter, waiting, []))
+    yield from _both_ways(matter, waiting, [])
+
+
+def _finished_ahead(
+    pool: ThreadPoolExecutor, matter: NetworkMatter, passed: Iterator[tuple[_Frame, np.ndarray]]
+) -> Iterator[tuple[_Frame, np.ndarray]]:
+    """`_finished` mattes in order, a few frames at work at a time."""
+    at_work: deque[tuple[_Frame, Future[np.ndarray]]] = deque()
+    for frame, coarse in passed:
+        at_work.append((frame, pool.submit(_finished, matter, frame, coarse)))
+        if len(at_work) > 2 * _WORKERS:
+            first, future = at_work.popleft()
+            yield first, future.result()
+    for first, future in at_work:
+        yield first, future.result()
+
+
+def _steadied(
+    matter: NetworkMatter, finished: Iterable[tuple[_Frame, np.ndarray]]
+) -> Iterator[np.ndarray]:
+    """Mattes at full size, steadied in order; a hand matte passes untouched and is remembered."""
+    options = matter.options.steady
+    steadier = FineSteadier(options) if options else None
+    for frame, matte in finished:
+        if steadier is None:
+            yield matte
+        else:
+            yield steadier(matte, None if frame.hand is not None else frame.motion)
 
 
 def survey_times(frame_count: int) -> list[int]:
@@ -135,18 +184,6 @@ class _Pass:
         return self._steadier(frame.small, matte)
 
 
-class _Fine:
-    """Steadies finished mattes in order; a hand matte passes untouched and is remembered."""
-
-    def __init__(self, matter: NetworkMatter) -> None:
-        self._steadier = FineSteadier(matter.options.steady) if matter.options.steady else None
-
-    def __call__(self, matte: np.ndarray, frame: _Frame) -> np.ndarray:
-        if self._steadier is None:
-            return matte
-        return self._steadier(matte, None if frame.hand is not None else frame.motion)
-
-
 class Corrections:
     """What the last hand matte changed, carried by optical flow to the frames that follow."""
 
@@ -175,18 +212,19 @@ class Corrections:
 
 def _both_ways(
     matter: NetworkMatter, block: list[_Frame], ahead: list[_Frame]
-) -> Iterator[tuple[np.ndarray, _Frame]]:
-    """Finish `block`: the mean of the forward pass and one that comes back from `ahead`."""
+) -> Iterator[tuple[_Frame, np.ndarray]]:
+    """`block` with the mean of the forward pass and one that comes back from `ahead`."""
     backward = _Pass(matter)
     for frame in reversed(ahead):
         backward(frame)
     mattes = [backward(frame) for frame in reversed(block)]
     for frame, back in zip(block, reversed(mattes), strict=True):
         assert frame.forward is not None
-        yield _finished(matter, frame, (frame.forward + back) / 2), frame
+        yield frame, (frame.forward + back) / 2
 
 
 def _finished(matter: NetworkMatter, frame: _Frame, coarse: np.ndarray) -> np.ndarray:
+    """(H, W) float32: the small matte (h, w) at full size, or the hand matte."""
     if frame.hand is not None:
         return frame.hand
     return matter.refine(frame.rgb, frame.small, coarse)

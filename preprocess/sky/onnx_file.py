@@ -38,16 +38,29 @@ class OnnxGraph:
         self._nodes.append(b"".join(parts))
         return name
 
-    def convolution(self, value: str, weight: np.ndarray, bias: np.ndarray, stride: int = 1) -> str:
-        """2D convolution, (out, in, k, k) float32 weights, padded to keep the size at stride 1."""
+    def convolution(
+        self,
+        value: str,
+        weight: np.ndarray,
+        bias: np.ndarray,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        pads: tuple[int, int, int, int] | None = None,
+    ) -> str:
+        """2D convolution, (out, in / groups, k, k) float32 weights.
+
+        pads: zeros above, to the left, below, to the right; None keeps the size at stride 1.
+        """
         kernel = weight.shape[-1]
         constants = [self.constant(weight.astype(np.float32)), self.constant(bias)]
         return self.add(
             "Conv",
             [value, *constants],
             kernel_shape=[kernel, kernel],
-            pads=[kernel // 2] * 4,
+            pads=list(pads or [kernel // 2] * 4),
             strides=[stride, stride],
+            group=groups,
         )
 
     def model(self, given: tuple[str, list[int]], answer: tuple[str, list[int]]) -> bytes:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from atlas.coords import Size
 from atlas.errors import InputError
+from preprocess.sky.network_config import Block, NetworkConfig
 from preprocess.sky.onnx_file import OnnxGraph
 
 _NORM_EPS = 1e-5
@@ -44,7 +45,7 @@ class OpenCvNetwork:
         for channel in range(3):  # as `preprocess.sky.network.with_height_channel`
             plane = cv2.extractChannel(rgb, channel)
             self._input[0, channel] = cv2.addWeighted(
-                plane, 4 / 255, plane, 0, -2, dtype=cv2.CV_32F
+                plane, 2 / 255, plane, 0, -1, dtype=cv2.CV_32F
             )
         self._network.setInput(self._input)
         logits = np.ascontiguousarray(self._network.forward()[0, 0])
@@ -53,17 +54,14 @@ class OpenCvNetwork:
 
 def sky_network_onnx(weights: Path, size: Size) -> bytes:
     """The network as an ONNX file for frames of one size: (1, 4, H, W) to (1, 1, H / 2, W / 2)."""
-    tensors, blocks = _read(weights)
+    tensors, config = _read(weights)
     builder = _Builder(tensors)
-    graph, value, skips = builder.graph, "rgb", []
-    for stage, count in enumerate(blocks):
-        value = builder.relu(builder.norm_conv(value, f"stages.{stage}.down", stride=2))
-        for block in range(count):
-            name = f"stages.{stage}.blocks.{block}"
-            inner = builder.relu(builder.norm_conv(value, f"{name}.first"))
-            inner = builder.norm_conv(inner, f"{name}.second")
-            value = builder.relu(graph.add("Add", [value, inner]))
-        skips.append(value)
+    graph, skips = builder.graph, []
+    value = builder.relu6(builder.norm_conv("rgb", "stem", halving=True))
+    for index, block in enumerate(config.blocks()):
+        value = builder.inverted_residual(value, f"blocks.{index}", block)
+        if index in config.taps():
+            skips.append(value)
     pooled = graph.add("GlobalAveragePool", [value])
     context = builder.relu(builder.conv(pooled, "context.0"))
     pooled = builder.conv(context, "context_gain")
@@ -72,19 +70,18 @@ def sky_network_onnx(weights: Path, size: Size) -> bytes:
     # OpenCV 5 would otherwise fuse this sum into the convolution, which cannot repeat its result
     pooled = graph.add("Expand", [pooled, graph.constant(shape)])
     value = builder.relu(graph.add("Add", [pooled, value]))
-    for merge in range(len(blocks) - 1):
+    for merge in range(len(skips) - 1):
         value = builder.merged(value, skips[-2 - merge], f"merges.{merge}")
     answer = builder.conv(value, "head")
     half = [1, 1, size.height // 2, size.width // 2]
-    if "presence.weight" in tensors:
-        # min(p, 0) = -relu(-p), the sign taken into the layer's weights
-        absence = builder.relu(builder.conv(context, "presence", sign=-1))
-        absence = graph.add("Expand", [absence, graph.constant(np.array(half, np.int64))])
-        answer = graph.add("Sub", [answer, absence])
+    # min(p, 0) = -relu(-p), the sign taken into the layer's weights
+    absence = builder.relu(builder.conv(context, "presence", sign=-1))
+    absence = graph.add("Expand", [absence, graph.constant(np.array(half, np.int64))])
+    answer = graph.add("Sub", [answer, absence])
     return graph.model(("rgb", [1, 4, size.height, size.width]), (answer, half))
 
 
-def _read(weights: Path) -> tuple[dict[str, np.ndarray], list[int]]:
+def _read(weights: Path) -> tuple[dict[str, np.ndarray], NetworkConfig]:
     try:
         with safe_open(weights, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -94,9 +91,7 @@ def _read(weights: Path) -> tuple[dict[str, np.ndarray], list[int]]:
         raise InputError(f"{weights}: no such file; wanted the sky network's weights") from err
     except SafetensorError as err:
         raise InputError(f"{weights}: not a readable safetensors file ({err})") from err
-    if "blocks" not in metadata:
-        raise InputError(f"{weights}: not a sky network: no 'blocks' in its metadata")
-    return tensors, [int(count) for count in metadata["blocks"].split(",")]
+    return tensors, NetworkConfig.from_metadata(metadata, weights)
 
 
 class _Builder:
@@ -115,8 +110,15 @@ class _Builder:
         weight = weight[..., None, None] if weight.ndim == 2 else weight
         return self.graph.convolution(value, sign * weight, sign * bias)
 
-    def norm_conv(self, value: str, name: str, stride: int = 1) -> str:
-        """A convolution with the batch normalisation after it folded in."""
+    def relu6(self, value: str) -> str:
+        limits = [self.graph.constant(np.array(limit, np.float32)) for limit in (0, 6)]
+        return self.graph.add("Clip", [value, *limits])
+
+    def norm_conv(self, value: str, name: str, *, halving: bool = False) -> str:
+        """A convolution with the batch normalisation after it folded in.
+
+        halving: a `preprocess.sky.network.HalvingConv`.
+        """
         norm = {
             key: self._tensors[f"{name}.1.{key}"]
             for key in ("weight", "bias", "running_mean", "running_var")
@@ -124,7 +126,20 @@ class _Builder:
         gain = norm["weight"] / np.sqrt(norm["running_var"] + _NORM_EPS)
         weight = self._tensors[f"{name}.0.weight"] * gain[:, None, None, None]
         bias = norm["bias"] - norm["running_mean"] * gain
-        return self.graph.convolution(value, weight, bias, stride)
+        groups = len(weight) if weight.shape[1] == 1 else 1
+        if not halving:
+            return self.graph.convolution(value, weight, bias, groups=groups)
+        return self.graph.convolution(value, weight, bias, 2, groups=groups, pads=(0, 0, 1, 1))
+
+    def inverted_residual(self, value: str, name: str, block: Block) -> str:
+        """`preprocess.sky.network.InvertedResidual`."""
+        inner = value
+        if block.expansion > 1:
+            inner = self.relu6(self.norm_conv(value, f"{name}.expand"))
+        halving = block.stride == 2
+        inner = self.relu6(self.norm_conv(inner, f"{name}.depthwise", halving=halving))
+        narrow = self.norm_conv(inner, f"{name}.project")
+        return self.graph.add("Add", [value, narrow]) if block.added else narrow
 
     def merged(self, coarse: str, skip: str, name: str) -> str:
         """`preprocess.sky.network.Merge`."""

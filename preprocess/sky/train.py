@@ -1,6 +1,10 @@
-"""Train the sky network from scratch.
+"""Train the sky network.
 
-    python -m preprocess.sky.train --data sky_segmentation --skies skyboxes --out runs/sky
+    python -m preprocess.sky.train --data sky_segmentation --skies skyboxes --out runs/sky \
+        --backbone object_detection_ssd_mobilenetv2_oidv4_fp16.tflite
+
+`--backbone` starts the encoder from features learnt on photographs (see `backbone`); without it all
+weights begin at random.
 
 Runs on the CPU or a GPU. A checkpoint is written every few minutes; the same command goes on from
 it. The learning rate follows the share of the time budget that is used up, so that a run on a busy
@@ -31,10 +35,12 @@ from atlas.coords import Size
 from atlas.errors import InputError, run_script
 from preprocess.sky import losses
 from preprocess.sky.augment import Augmenter
+from preprocess.sky.backbone import start_encoder
 from preprocess.sky.data import STRIDE_PX, Pair, fitting_size, hold_out, load_pairs
 from preprocess.sky.network import Answers, SkyNetwork, load_network, save_weights
 from preprocess.sky.no_sky import load_no_sky
 from preprocess.sky.sky_sources import load_skies
+from thirdparty.weights import RECORDS, find_weights
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +81,8 @@ class TrainConfig:
     waits less than one operation spread over threads."""
     rate: float = 2e-3
     """Highest learning rate of AdamW."""
+    encoder_share: float = 1.0
+    """The encoder's learning rate in shares of that; below 1 it keeps to what it started from."""
     final_rate: float = 1e-5
     decay: float = 0.02
     early: float = 0.7
@@ -93,6 +101,8 @@ class TrainConfig:
             raise InputError(f"--batch must be >= 2, got {self.batch}")
         if not 0 <= self.early <= 1:
             raise InputError(f"--early must be a share from 0 to 1, got {self.early}")
+        if not 0 < self.encoder_share <= 1:
+            raise InputError(f"--encoder-share must be in (0, 1], got {self.encoder_share}")
         if not 1 <= self.shards <= self.batch // 2:
             raise InputError(f"--shards must be 1 to half of --batch, got {self.shards}")
 
@@ -107,8 +117,16 @@ class Trainer:
         self.network = SkyNetwork().to(device, memory_format=torch.channels_last)
         self.mean = SkyNetwork().to(device, memory_format=torch.channels_last).eval()
         self.mean.load_state_dict(self.network.state_dict())
+        encoder = self.network.backbone()
+        known = set(encoder)
+        rest = [p for p in self.network.parameters() if p not in known]
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.rate, weight_decay=config.decay
+            [
+                {"params": encoder, "share": config.encoder_share},
+                {"params": rest, "share": 1.0},
+            ],
+            lr=config.rate,
+            weight_decay=config.decay,
         )
         self.step = 0
         self.seconds = 0.0
@@ -119,7 +137,7 @@ class Trainer:
     def train_batch(self, batch: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str, float]:
         """One step on (rgb, alpha, weight) of `Augmenter.batch`; returns the loss terms."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
+            group["lr"] = group["share"] * self.rate()
         self.network.train()
         shards = [
             tuple(values[start :: self.config.shards] for values in batch)
@@ -185,6 +203,12 @@ class Trainer:
             )
         self.network.load_state_dict(earlier.state_dict())
         self.mean.load_state_dict(earlier.state_dict())
+
+    def start_from_backbone(self, backbone: Path, batch: np.ndarray) -> None:
+        """Take the encoder from a file; `batch` (B, H, W, 3) uint8 are training pictures."""
+        rgb = torch.from_numpy(batch).permute(0, 3, 1, 2).to(self.device).float() / 255
+        start_encoder(self.network, backbone, rgb)
+        self.mean.load_state_dict(self.network.state_dict())
 
     def save(self, path: Path) -> None:
         state = {
@@ -302,7 +326,7 @@ def train(trainer: Trainer, stream: BatchStream, held_out: list[Pair], out: Path
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train the sky matting network from scratch.")
+    parser = argparse.ArgumentParser(description="Train the sky matting network.")
     parser.add_argument("--data", type=Path, required=True, help="folder with train/images, masks")
     parser.add_argument("--skies", type=Path, nargs="*", default=[], help="folders of sky pictures")
     parser.add_argument(
@@ -319,7 +343,21 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--early", type=float, default=0.7, help="share of the time on small pictures (default 0.7)"
     )
-    parser.add_argument("--init", type=Path, help="weights of an earlier training to start from")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--init", type=Path, help="weights of an earlier training to start from")
+    start.add_argument(
+        "--backbone",
+        type=str,
+        nargs="?",
+        const="",
+        help="start the encoder from this .tflite file; without a name the recorded one is fetched",
+    )
+    parser.add_argument(
+        "--encoder-share",
+        type=float,
+        default=1.0,
+        help="the encoder's rate in shares of --rate (default 1)",
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda (default cpu)")
     parser.add_argument(
         "--shards", type=int, default=2, help="threads that share a batch (default 2)"
@@ -338,6 +376,7 @@ def main() -> None:
         batch=arguments.batch,
         shards=arguments.shards,
         rate=arguments.rate,
+        encoder_share=arguments.encoder_share,
         early=arguments.early,
         seed=arguments.seed,
     )
@@ -356,6 +395,9 @@ def main() -> None:
     log.info("%d pictures to train on, %d held out", len(used), len(held_out))
     rng = np.random.default_rng([config.seed, trainer.step])
     augmenter = Augmenter(used, load_skies(arguments.skies), rng)
+    if arguments.backbone is not None and trainer.step == 0:
+        backbone = find_weights(RECORDS["mobilenet_v2_ssd"], arguments.backbone or None)
+        trainer.start_from_backbone(backbone, augmenter.batch(64, BATCH_SIZES[0])[0])
     train(trainer, BatchStream(augmenter, config.batch, trainer.step), held_out, arguments.out)
 
 
