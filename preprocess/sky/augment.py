@@ -40,7 +40,7 @@ class AugmentConfig:
         ("lmf", 0.38),
         ("lowlight", 0.04),
     )
-    all_ground: float = 0.15
+    all_ground: float = 0.08
     drawn_ground: float = 0.3
     """Chance that a picture that is all ground is a drawn one: see `indoors`."""
     indoors: float = 0.6
@@ -63,8 +63,10 @@ class AugmentConfig:
     """The same where the label was a polygon."""
     white_sky: float = 0.2
     """Share of burnt-out white among the skies that are put in."""
-    dusk: float = 0.2
+    dusk: float = 0.16
     """The same of deep orange and red ones."""
+    twilight: float = 0.08
+    """The same of smooth blue, violet and pink ones."""
     night: float = 0.05
     """The same of nights."""
     afterglow: float = 0.35
@@ -213,7 +215,7 @@ class Augmenter:
         """A picture that is all ground: drawn, or the part of a photograph below its sky."""
         rng, config = self.rng, self.config
         if not self.ground or rng.random() < config.drawn_ground:
-            draw = (room, surface, bokeh)[rng.choice(3, p=[0.6, 0.3, 0.1])]
+            draw = (room, surface, bokeh)[rng.choice(3, p=[0.8, 0.1, 0.1])]
             shape = (size.height, size.width)
             return Sample(draw(rng, size), np.zeros(shape, np.float32), np.ones(shape, np.float32))
         bare = bool(self.bare) and rng.random() < config.indoors
@@ -275,13 +277,16 @@ class Augmenter:
     def _any_sky(self, size: Size) -> np.ndarray:
         """A sky only, of any kind and light; (H, W, 3) float32."""
         rng = self.rng
-        kind = rng.random()
-        if kind < self.config.white_sky:
-            return sky_picture(rng, size, "white")
-        if kind < self.config.white_sky + self.config.dusk:
-            return sky_picture(rng, size, "dusk")
-        if kind < self.config.white_sky + self.config.dusk + self.config.night:
-            return sky_picture(rng, size, "night")
+        config, kind = self.config, rng.random()
+        for name, share in (
+            ("white", config.white_sky),
+            ("dusk", config.dusk),
+            ("twilight", config.twilight),
+            ("night", config.night),
+        ):
+            if kind < share:
+                return sky_picture(rng, size, name)
+            kind -= share
         sky = self._day_sky(size)
         return afterglow(rng, sky) if rng.random() < self.config.afterglow else sky
 

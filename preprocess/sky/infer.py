@@ -67,7 +67,7 @@ _NEAR_GROUND = (0.02, 0.2)
 """Doubt of the smallest look, 0 to 1, from which the larger ones count, and count alone."""
 
 CAREFUL = MatteOptions(
-    more_sides_px=(384,), mirrored=True, edges=EdgeOptions(), closed_form=BandOptions()
+    more_sides_px=(512,), mirrored=True, edges=EdgeOptions(), closed_form=BandOptions()
 )
 
 

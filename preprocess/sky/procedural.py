@@ -12,7 +12,7 @@ import numpy as np
 from atlas.coords import Size
 
 DAY_KINDS = ("clear", "clouds", "cumulus", "overcast", "white", "haze")
-SKY_KINDS = (*DAY_KINDS, "sunset", "dusk", "night", "city_glow")
+SKY_KINDS = (*DAY_KINDS, "sunset", "dusk", "twilight", "night", "city_glow")
 
 
 def fractal_noise(
@@ -66,6 +66,8 @@ def sky_picture(rng: np.random.Generator, size: Size, kind: str) -> np.ndarray:
         sky = _sunset(rng, size)
     elif kind == "dusk":
         sky = _dusk(rng, size)
+    elif kind == "twilight":
+        sky = _twilight(rng, size)
     elif kind == "night":
         sky = _night(rng, size)
     elif kind == "city_glow":
@@ -223,6 +225,20 @@ def _dusk(rng: np.random.Generator, size: Size) -> np.ndarray:
         sky = sky + cv2.GaussianBlur(disc, (0, 0), 0.7)[..., None] * (pale - sky)
     if rng.random() < 0.75:
         sky = _with_bars(rng, size, sky)
+    return sky
+
+
+def _twilight(rng: np.random.Generator, size: Size) -> np.ndarray:
+    """Before sunrise and after sunset: smooth, from blue or violet to pink or peach, no cloud."""
+    light = rng.uniform(0.35, 1.0)
+    high = _uniform(rng, [0.15, 0.2, 0.4], [0.7, 0.65, 1.0])
+    low = _uniform(rng, [0.7, 0.45, 0.5], [1.0, 0.85, 0.95])
+    middle = high + rng.uniform(0.2, 0.8) * (low - high)
+    middle = middle * _uniform(rng, [0.95, 0.85, 0.95], [1.1, 1.0, 1.1])
+    stops = [(0.0, high), (rng.uniform(0.3, 0.7), middle), (rng.uniform(0.75, 1.2), low)]
+    sky = light * _gradient(size, stops, rng.uniform(-0.2, 0.2))
+    if rng.random() < 0.4:
+        sky = sky + (1 - sky) * _glow(rng, size) * rng.uniform(0.1, 0.7)
     return sky
 
 

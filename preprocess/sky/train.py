@@ -380,6 +380,9 @@ def main() -> None:
         early=arguments.early,
         seed=arguments.seed,
     )
+    backbone = None
+    if arguments.backbone is not None:
+        backbone = find_weights(RECORDS["mobilenet_v2_ssd"], arguments.backbone or None)
     arguments.out.mkdir(parents=True, exist_ok=True)
     pairs = load_pairs(arguments.data, "train")
     kept, held_out = hold_out(pairs)
@@ -395,8 +398,7 @@ def main() -> None:
     log.info("%d pictures to train on, %d held out", len(used), len(held_out))
     rng = np.random.default_rng([config.seed, trainer.step])
     augmenter = Augmenter(used, load_skies(arguments.skies), rng)
-    if arguments.backbone is not None and trainer.step == 0:
-        backbone = find_weights(RECORDS["mobilenet_v2_ssd"], arguments.backbone or None)
+    if backbone is not None and trainer.step == 0:
         trainer.start_from_backbone(backbone, augmenter.batch(64, BATCH_SIZES[0])[0])
     train(trainer, BatchStream(augmenter, config.batch, trainer.step), held_out, arguments.out)
 
