@@ -29,7 +29,7 @@ from preprocess.sky.opencv_network import OpenCvNetwork
 from preprocess.sky.refine import RefineOptions, refine_matte
 from preprocess.sky.temporal import FineSteadier, FlowSteadier, SteadyOptions
 
-_METHOD = 11
+_METHOD = 12
 """Raised when the same weights and options come to give other mattes."""
 _KEPT_SIZES = 8
 _DARKEST = 12
@@ -63,7 +63,7 @@ class MatteOptions:
                 raise ValueError(f"side_px must be >= {STRIDE_PX}, got {side_px}")
 
 
-_NEAR_GROUND = (0.02, 0.2)
+_NEAR_GROUND = (0.2, 0.8)
 """Doubt of the smallest look, 0 to 1, from which the larger ones count, and count alone."""
 
 CAREFUL = MatteOptions(
