@@ -11,7 +11,7 @@ import pytest
 
 from atlas.coords import Size
 from atlas.errors import InputError
-from preprocess.sky.augment import AugmentConfig, Augmenter, sky_strip
+from preprocess.sky.augment import AugmentConfig, Augmenter
 from preprocess.sky.data import (
     Pair,
     find_pairs,
@@ -20,6 +20,7 @@ from preprocess.sky.data import (
     load_pairs,
     read_matte,
     read_pairs,
+    sky_strip,
     to_bytes,
 )
 from preprocess.sky.procedural import SKY_KINDS, fractal_noise, sky_picture

@@ -16,7 +16,7 @@ import numpy as np
 from atlas.coords import Size
 from preprocess.sky import scenery
 from preprocess.sky.camera_effects import panned, photographed, veiled
-from preprocess.sky.data import SOFT_DOMAINS, Pair, to_bytes
+from preprocess.sky.data import SOFT_DOMAINS, Pair, ground_top, sky_strip, to_bytes
 from preprocess.sky.indoors import bokeh, room, surface
 from preprocess.sky.landscape import grove, night_lights, plain_things, ridges, shore, town
 from preprocess.sky.procedural import SKY_KINDS, afterglow, fractal_noise, sky_picture
@@ -122,8 +122,8 @@ class Augmenter:
             domain: [pair for pair in pairs if pair.domain == domain]
             for domain, _ in self.config.domain_shares
         }
-        self.ground = [pair for pair in pairs if _ground_top(pair) is not None]
-        self.bare = [pair for pair in self.ground if _ground_top(pair) == 0]
+        self.ground = [pair for pair in pairs if ground_top(pair) is not None]
+        self.bare = [pair for pair in self.ground if ground_top(pair) == 0]
         shares = [
             (domain, share) for domain, share in self.config.domain_shares if self.pairs[domain]
         ]
@@ -222,7 +222,7 @@ class Augmenter:
         pairs = self.bare if bare else self.ground
         pair = pairs[rng.integers(len(pairs))]
         any_angle = not bare and rng.random() < config.from_above
-        sample = self._crop(pair, size, top=_ground_top(pair) or 0, any_angle=any_angle)
+        sample = self._crop(pair, size, top=ground_top(pair) or 0, any_angle=any_angle)
         if any_angle and rng.random() < config.high_up:
             sample.rgb = veiled(sample.rgb, rng)
         if rng.random() < config.panned:
@@ -375,22 +375,6 @@ class Augmenter:
         zeros = np.zeros_like(sample.alpha[shore:])
         sample.alpha = np.concatenate([sample.alpha[:shore], zeros])
         sample.weight = np.concatenate([sample.weight[:shore], np.ones_like(zeros)])
-
-
-def sky_strip(pair: Pair) -> np.ndarray | None:
-    """The rows of a soft-matte picture that hold nothing but sky; None below 40 rows."""
-    if pair.domain not in SOFT_DOMAINS:
-        return None
-    mixed = np.flatnonzero(pair.alpha.min(axis=1) < 245)
-    rows = int(mixed[0]) if mixed.size else pair.alpha.shape[0]
-    return pair.rgb[:rows] if rows >= 40 else None
-
-
-def _ground_top(pair: Pair) -> int | None:
-    """First row below all sky when at least 30 % of the picture lie below it, else None."""
-    rows = np.flatnonzero(pair.alpha.max(axis=1) > 5)
-    top = int(rows[-1]) + 2 if rows.size else 0
-    return top if pair.alpha.shape[0] - top > 0.3 * pair.alpha.shape[0] else None
 
 
 def _mean_sky(sample: Sample) -> np.ndarray:

@@ -128,6 +128,22 @@ def hold_out(pairs: list[Pair], share: float = _HELD_OUT_SHARE) -> tuple[list[Pa
     return kept, held
 
 
+def sky_strip(pair: Pair) -> np.ndarray | None:
+    """The rows of a soft-matte picture that hold nothing but sky; None below 40 rows."""
+    if pair.domain not in SOFT_DOMAINS:
+        return None
+    mixed = np.flatnonzero(pair.alpha.min(axis=1) < 245)
+    rows = int(mixed[0]) if mixed.size else pair.alpha.shape[0]
+    return pair.rgb[:rows] if rows >= 40 else None
+
+
+def ground_top(pair: Pair) -> int | None:
+    """First row below all sky when at least 30 % of the picture lie below it, else None."""
+    rows = np.flatnonzero(pair.alpha.max(axis=1) > 5)
+    top = int(rows[-1]) + 2 if rows.size else 0
+    return top if pair.alpha.shape[0] - top > 0.3 * pair.alpha.shape[0] else None
+
+
 def fitting_size(size: Size, side_px: int, multiple: int = 1) -> Size:
     """`size` scaled (down or up) to a longer side of `side_px`, sides rounded to `multiple`.
 

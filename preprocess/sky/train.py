@@ -19,8 +19,6 @@ import argparse
 import json
 import logging
 import math
-import queue
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +34,7 @@ from atlas.errors import InputError, run_script
 from preprocess.sky import losses
 from preprocess.sky.augment import Augmenter
 from preprocess.sky.backbone import start_encoder
+from preprocess.sky.batches import BATCH_SIZES, EARLY_SIZES, BatchStream
 from preprocess.sky.data import STRIDE_PX, Pair, fitting_size, hold_out, load_pairs
 from preprocess.sky.network import Answers, SkyNetwork, load_network, save_weights
 from preprocess.sky.no_sky import load_no_sky
@@ -52,21 +51,6 @@ LOSS_WEIGHTS = {
     "coarse": 0.3,
     "presence": 0.2,
 }
-BATCH_SIZES = (
-    Size(192, 256),
-    Size(192, 256),
-    Size(160, 256),
-    Size(224, 224),
-    Size(192, 320),
-    Size(160, 288),
-    Size(224, 320),
-    Size(256, 192),
-    Size(224, 384),
-    Size(256, 352),
-)
-"""Sizes of training pictures, drawn per batch; of about the pixels of the working sizes."""
-EARLY_SIZES = (Size(128, 160), Size(128, 192), Size(96, 160), Size(128, 128), Size(160, 128))
-"""Sizes of the first part of the training: context is learnt from small pictures, and sooner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,33 +246,6 @@ def held_out_scores(network: SkyNetwork, pairs: list[Pair], side_px: int = 256) 
         else:
             scores.setdefault("false_sky", []).append(float(found.mean()))
     return {name: round(float(np.mean(values)), 4) for name, values in sorted(scores.items())}
-
-
-class BatchStream:
-    """Draws batches in a thread, a few ahead of the network."""
-
-    def __init__(self, augmenter: Augmenter, batch: int, seed: int) -> None:
-        self.sizes: tuple[Size, ...] = EARLY_SIZES
-        """What is drawn from; the trainer sets it."""
-        self._queue: queue.Queue[tuple[np.ndarray, np.ndarray, np.ndarray]] = queue.Queue(3)
-        rng = np.random.default_rng(seed)
-
-        def fill() -> None:
-            while True:
-                size = self.sizes[rng.integers(len(self.sizes))]
-                self._queue.put(augmenter.batch(batch, size))
-
-        self._thread = threading.Thread(target=fill, daemon=True)
-        self._thread.start()
-
-    def next(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The next batch; fails when the drawing thread has died."""
-        while True:
-            try:
-                return self._queue.get(timeout=10)
-            except queue.Empty:
-                if not self._thread.is_alive():
-                    raise RuntimeError("the thread that draws batches has stopped") from None
 
 
 def train(trainer: Trainer, stream: BatchStream, held_out: list[Pair], out: Path) -> None:
