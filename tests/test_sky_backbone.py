@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from atlas.errors import InputError
-from preprocess.sky.backbone import encoder_layers, put_into_encoder, start_encoder
+from preprocess.sky.backbone import encoder_layers, put_into_encoder
 from preprocess.sky.network import SkyNetwork, with_height_channel
 from preprocess.sky.network_config import NetworkConfig
 from preprocess.sky.train import TrainConfig, Trainer
@@ -133,7 +133,7 @@ def test_file_is_followed_from_the_picture_on(tmp_path: Path):
     for conv, bias in zip(found, (biases[0], biases[1], biases[3]), strict=True):
         np.testing.assert_array_equal(conv.bias, bias)
     with pytest.raises(InputError, match=r"b\.tflite: a chain of 3 convolutions .* wanted 48"):
-        start_encoder(SkyNetwork(), path, torch.rand(1, 3, 64, 64))
+        read_encoder(path, len(encoder_layers(SkyNetwork())))
 
 
 @pytest.mark.parametrize(
@@ -169,14 +169,22 @@ def test_encoder_learns_at_its_share_of_the_rate():
         TrainConfig(encoder_share=0)
 
 
+def test_checkpoint_of_another_network_is_named(tmp_path: Path):
+    trainer = Trainer(TrainConfig(shards=1), torch.device("cpu"))
+    trainer.network = SkyNetwork(SMALL)
+    trainer.save(tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match=r"checkpoint\.pt: of a training of another network"):
+        Trainer(TrainConfig(shards=1), torch.device("cpu")).load(tmp_path / "checkpoint.pt")
+
+
 @pytest.mark.weights
 def test_recorded_backbone_answers_as_its_convolutions():
     """Needs the file of the record `mobilenet_v2_ssd`, at $SKYWEAVE_BACKBONE or fetched."""
     path = find_weights(RECORDS["mobilenet_v2_ssd"], os.environ.get("SKYWEAVE_BACKBONE"))
     network = SkyNetwork()
     rgb = torch.rand(2, 3, 64, 96)
-    start_encoder(network, path, rgb)
     convs = read_encoder(path, len(encoder_layers(network)))
+    put_into_encoder(network, convs, rgb, str(path))
     wanted = plain_encoder(network.config, convs, rgb)
     with torch.no_grad():
         for level, truth in zip(network.eval().levels(rgb), wanted, strict=True):

@@ -15,8 +15,6 @@ import numpy as np
 
 from atlas.errors import InputError
 
-_FIRST_INPUT_CHANNELS = 3
-
 
 @dataclass(frozen=True)
 class FoldedConv:
@@ -37,6 +35,8 @@ def read_encoder(path: Path, count: int) -> list[FoldedConv]:
     Args:
         path: a .tflite file whose convolutions form one chain with sums of residual blocks.
         count: how many are wanted.
+    Raises:
+        InputError: no such chain in the file, or no package to read it.
     """
     try:
         import tflite

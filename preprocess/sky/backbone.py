@@ -9,26 +9,13 @@ g = s and c = m + b, which answers alike and can be trained on like any other.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from atlas.errors import InputError
 from preprocess.sky.network import SkyNetwork
-from thirdparty.mobilenet_v2 import FoldedConv, read_encoder
-
-
-def start_encoder(network: SkyNetwork, path: Path, rgb: Tensor) -> None:
-    """Put the backbone of a file into the encoder of `network`.
-
-    Args:
-        path: see `thirdparty.mobilenet_v2.read_encoder`.
-        rgb: (B, 3, H, W) in [0, 1], pictures as those that will be trained on.
-    """
-    layers = encoder_layers(network)
-    put_into_encoder(network, read_encoder(path, len(layers)), rgb, str(path))
+from thirdparty.mobilenet_v2 import FoldedConv
 
 
 def encoder_layers(network: SkyNetwork) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
@@ -45,9 +32,16 @@ def encoder_layers(network: SkyNetwork) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]
 def put_into_encoder(
     network: SkyNetwork, convs: list[FoldedConv], rgb: Tensor, source: str
 ) -> None:
-    """The same from convolutions in memory; `source` is named where they do not fit.
+    """Put a backbone's convolutions into the encoder of `network`.
 
     The channel that the encoder has besides RGB (height in the frame) starts without a say.
+
+    Args:
+        convs: see `thirdparty.mobilenet_v2.read_encoder`; as many as `encoder_layers`.
+        rgb: (B, 3, H, W) in [0, 1], pictures as those that will be trained on.
+        source: what an error names.
+    Raises:
+        InputError: a convolution of another shape.
     """
     layers = encoder_layers(network)
     for (conv, norm), folded in zip(layers, convs, strict=True):

@@ -33,12 +33,13 @@ from atlas.coords import Size
 from atlas.errors import InputError, run_script
 from preprocess.sky import losses
 from preprocess.sky.augment import Augmenter
-from preprocess.sky.backbone import start_encoder
+from preprocess.sky.backbone import encoder_layers, put_into_encoder
 from preprocess.sky.batches import BATCH_SIZES, EARLY_SIZES, BatchStream
 from preprocess.sky.data import STRIDE_PX, Pair, fitting_size, hold_out, load_pairs
 from preprocess.sky.network import Answers, SkyNetwork, load_network, save_weights
 from preprocess.sky.no_sky import load_no_sky
 from preprocess.sky.sky_sources import load_skies
+from thirdparty.mobilenet_v2 import FoldedConv, read_encoder
 from thirdparty.weights import RECORDS, find_weights
 
 log = logging.getLogger(__name__)
@@ -188,10 +189,10 @@ class Trainer:
         self.network.load_state_dict(earlier.state_dict())
         self.mean.load_state_dict(earlier.state_dict())
 
-    def start_from_backbone(self, backbone: Path, batch: np.ndarray) -> None:
-        """Take the encoder from a file; `batch` (B, H, W, 3) uint8 are training pictures."""
+    def start_from_backbone(self, backbone: list[FoldedConv], batch: np.ndarray) -> None:
+        """Take the encoder's convolutions; `batch` (B, H, W, 3) uint8 are training pictures."""
         rgb = torch.from_numpy(batch).permute(0, 3, 1, 2).to(self.device).float() / 255
-        start_encoder(self.network, backbone, rgb)
+        put_into_encoder(self.network, backbone, rgb, "--backbone")
         self.mean.load_state_dict(self.network.state_dict())
 
     def save(self, path: Path) -> None:
@@ -208,9 +209,14 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         state = torch.load(path, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.mean.load_state_dict(state["mean"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.network.load_state_dict(state["network"])
+            self.mean.load_state_dict(state["mean"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as err:
+            raise InputError(
+                f"{path}: of a training of another network; wanted one of this: take another --out"
+            ) from err
         self.step, self.seconds = state["step"], state["seconds"]
 
 
@@ -337,15 +343,16 @@ def main() -> None:
         early=arguments.early,
         seed=arguments.seed,
     )
+    trainer = Trainer(config, torch.device(arguments.device))
     backbone = None
-    if arguments.backbone is not None:
-        backbone = find_weights(RECORDS["mobilenet_v2_ssd"], arguments.backbone or None)
+    if arguments.backbone is not None:  # read now: a wrong file is to stop this before it begins
+        path = find_weights(RECORDS["mobilenet_v2_ssd"], arguments.backbone or None)
+        backbone = read_encoder(path, len(encoder_layers(trainer.network)))
     arguments.out.mkdir(parents=True, exist_ok=True)
     pairs = load_pairs(arguments.data, "train")
     kept, held_out = hold_out(pairs)
     no_sky = load_no_sky(arguments.no_sky, np.random.default_rng(config.seed))
     used = [*(pairs if arguments.all else kept), *no_sky]
-    trainer = Trainer(config, torch.device(arguments.device))
     checkpoint = arguments.out / "checkpoint.pt"
     if checkpoint.is_file():
         trainer.load(checkpoint)
