@@ -1,13 +1,13 @@
 """Choose between weights of the sky network by pictures that they were not trained on.
 
     python -m benchmarks.sky_held_out WEIGHTS ... --data sky_segmentation
-        [--no-sky DIR ...] [--clips DIR] [--sides 256 384] [--json FILE]
+        [--no-sky DIR ...] [--clips DIR] [--sides 256 512] [--upper 384] [--json FILE]
 
 For each file: mean IoU of the held-out tenth of the training pictures, by domain
-(`preprocess.sky.data.hold_out`; without the gaps of crowns that polygons leave out); the share of
-pictures without sky (folders, see `preprocess.sky.no_sky`) that is taken for sky; and of twelve
-frames of clips whose sky is known, the share that is wrong in the mean and at worst. The network's
-looks, joined and mirrored, before refinement and without a clip's colours.
+(`preprocess.sky.data.hold_out`; without the gaps of crowns that polygons leave out), and with
+coarse noise; the share of pictures without sky (folders, see `preprocess.sky.no_sky`) that is taken
+for sky; and of twelve frames of clips whose sky is known, the share that is wrong in the mean and
+at worst. The network's looks, joined and mirrored, before refinement and without a clip's colours.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from atlas.clip import write_bytes
@@ -36,6 +37,8 @@ CLIPS = {
 }
 """Shared clips that are sky in (nearly) every pixel, 1, or in none, 0."""
 FRAMES = 12
+GRAIN = 10.0
+"""Standard deviation of `grainy`'s noise before it is enlarged, 8-bit levels."""
 
 
 def held_out(root: Path) -> list[Pair]:
@@ -56,6 +59,14 @@ def clip_frames(path: Path) -> Iterator[np.ndarray]:
         yield from source.frames(int(start), 1)
 
 
+def grainy(rgb: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 with coarse noise, as of a dark or an enlarged picture; always the same."""
+    height, width = rgb.shape[:2]
+    noise = np.random.default_rng(0).normal(0, GRAIN, (height // 2, width // 2, 3))
+    noise = cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.clip(rgb + noise, 0, 255).round().astype(np.uint8)
+
+
 def measure(
     matte_of: Callable[[np.ndarray], np.ndarray],
     held: list[Pair],
@@ -66,10 +77,13 @@ def measure(
     found: dict[str, list[float]] = defaultdict(list)
     for pair in held:
         truth = pair.alpha.astype(np.float32) / 255
-        score = score_picture(pair.name, matte_of(pair.rgb), truth, polygon_gaps(pair.rgb, truth))
+        gaps = polygon_gaps(pair.rgb, truth)
+        score = score_picture(pair.name, matte_of(pair.rgb), truth, gaps)
         if score.iou_open is not None:
             found["held out"].append(score.iou_open)
             found[f"held out {pair.domain}"].append(score.iou_open)
+            score = score_picture(pair.name, matte_of(grainy(pair.rgb)), truth, gaps)
+            found["held out, grainy"].append(score.iou_open or 0.0)
         elif score.false_sky is not None:
             found["held out, false sky"].append(score.false_sky)
     found["no sky"] = [float((matte_of(pair.rgb) > 0.5).mean()) for pair in no_sky]
@@ -89,7 +103,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with train/images, masks")
     parser.add_argument("--no-sky", type=Path, nargs="*", default=[], help="pictures without sky")
     parser.add_argument("--clips", type=Path, help="folder with " + ", ".join(CLIPS))
-    parser.add_argument("--sides", type=int, nargs="+", default=[256, 384], help="looks, px")
+    parser.add_argument("--sides", type=int, nargs="+", default=[256, 512], help="looks, px")
+    parser.add_argument(
+        "--upper", type=int, default=384, help="look at the upper part, px; 0: none"
+    )
     parser.add_argument("--single", action="store_true", help="do not look at mirror images too")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     arguments = parser.parse_args()
@@ -101,6 +118,7 @@ def main() -> None:
     options = MatteOptions(
         side_px=first,
         more_sides_px=tuple(more),
+        upper_side_px=arguments.upper,
         mirrored=not arguments.single,
         refine=None,
         adapt=False,

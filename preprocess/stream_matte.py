@@ -35,6 +35,8 @@ from preprocess.sky.temporal import (
 
 _BLACK = 24
 """A picture without a brighter level than this is a fade, not a night: it shows no sky."""
+_STEADY = SteadyOptions(keep=0.95, tolerance=10.0, keep_fine=0.92, flow="half")
+"""The coarse flow costs a frame next to nothing; what it misses is not trusted for long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class StreamMatteOptions:
     """and at any after that where more than this has."""
     learn_every: int = 4
     """Colours of the clip are learnt from one frame in so many."""
-    steady: SteadyOptions = field(default_factory=SteadyOptions)
+    steady: SteadyOptions = field(default_factory=lambda: _STEADY)
     refine: RefineOptions = field(default_factory=RefineOptions)
 
 
@@ -127,7 +129,7 @@ class StreamMatter:
 
         None where more than a share `most` of the picture has changed.
         """
-        flow = small_flow(rgb, last.rgb)
+        flow = small_flow(rgb, last.rgb, self.options.steady.flow)
         sky, colour = carry(last.sky, flow), carry(last.rgb, flow)
         change = largest_channel(cv2.absdiff(cv2.blur(colour, (3, 3)), cv2.blur(rgb, (3, 3))))
         trust = cv2.LUT(change, self._trust_of)

@@ -21,7 +21,7 @@ from preprocess.sky.closed_form import (
     matting_laplacian,
 )
 from preprocess.sky.evaluate import score_picture
-from preprocess.sky.infer import CAREFUL, MatteOptions, NetworkMatter, joined_logits
+from preprocess.sky.infer import CAREFUL, MatteOptions, NetworkMatter, joined_logits, with_upper
 from preprocess.sky.matte import NETWORK_WEIGHTS
 from preprocess.sky.network import SkyNetwork, save_weights
 from preprocess.sky.offline import clip_mattes, survey_times
@@ -151,6 +151,39 @@ def test_where_the_smallest_look_doubts_all_count():
     first = np.full((64, 96), 0.1, np.float32)
     joined = joined_logits([first, first + 3, first - 9])
     np.testing.assert_allclose(joined, 0.1 - 2, atol=1e-5)
+
+
+def test_the_look_at_the_upper_part_adds_sky_and_takes_none():
+    whole = np.full((100, 60), -4.0, np.float32)
+    whole[:, 30:] = 6.0
+    upper = np.full((16, 24), 6.0, np.float32)  # of another size
+    joined = with_upper(whole, upper)
+    np.testing.assert_allclose(joined[:24, :30], -4 + 0.7 * 10, atol=1e-5)
+    assert (np.diff(joined[28:40, 0]) < 0).all()  # fades out towards the rows that it did not see
+    np.testing.assert_array_equal(joined[40:], whole[40:])
+    np.testing.assert_array_equal(joined[:, 30:], whole[:, 30:])
+    np.testing.assert_array_equal(with_upper(whole, upper - 20), whole)
+
+
+def test_the_upper_part_is_what_the_closer_look_sees(weights: Path):
+    """What lies below it does not change what that look adds."""
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 255, (100, 160, 3), np.uint8)
+    other = rgb.copy()
+    other[40:] = 255 - other[40:]
+    seen = []
+
+    class Watched(NetworkMatter):
+        def _logits(self, picture: np.ndarray, size: Size) -> np.ndarray:
+            seen.append(picture)
+            return super()._logits(picture, size)
+
+    matter = Watched(weights, MatteOptions(upper_side_px=128, refine=None, steady=None))
+    for picture in (rgb, other):
+        matter.matte(picture)
+    np.testing.assert_array_equal(seen[1], seen[3])
+    assert seen[1].shape == (64, 128, 3)
+    assert not np.array_equal(seen[0], seen[2])
 
 
 def test_a_black_frame_has_no_sky_and_teaches_nothing(weights: Path):

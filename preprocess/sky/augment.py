@@ -16,6 +16,7 @@ import numpy as np
 from atlas.coords import Size
 from preprocess.sky import scenery
 from preprocess.sky.camera_effects import panned, photographed, veiled
+from preprocess.sky.crops import cropped
 from preprocess.sky.data import SOFT_DOMAINS, Pair, ground_top, sky_strip, to_bytes
 from preprocess.sky.indoors import bokeh, room, surface
 from preprocess.sky.landscape import grove, night_lights, plain_things, ridges, shore, town
@@ -57,6 +58,8 @@ class AugmentConfig:
     panned: float = 0.2
     """Chance that a camera which follows something smears such a picture."""
     turned: float = 0.4
+    little_sky: float = 0.25
+    """Chance that a labelled picture is cut so that a strip or a patch is all its sky."""
     other_sky_soft: float = 0.5
     """Chance of a sky swap where the matte is soft."""
     other_sky_rough: float = 0.3
@@ -185,7 +188,7 @@ class Augmenter:
             if rng.random() < (config.crowns_white if white else config.crowns):
                 draw = _CROWNS[rng.choice(len(_CROWNS), p=_CROWN_SHARES)]
                 self._add_dark_thing(sample, draw(rng, size))
-        if sample.alpha.mean() > 0.1 and rng.random() < config.thin_thing:
+        if sample.alpha.mean() > 0.02 and rng.random() < config.thin_thing:
             kind = str(rng.choice(THIN_KINDS, p=[0.45, 0.2, 0.2, 0.15]))
             self._add_dark_thing(sample, draw_thin(rng, size, kind))
         has_sky = sample.alpha.mean() > 0.01
@@ -222,7 +225,8 @@ class Augmenter:
         pairs = self.bare if bare else self.ground
         pair = pairs[rng.integers(len(pairs))]
         any_angle = not bare and rng.random() < config.from_above
-        sample = self._crop(pair, size, top=ground_top(pair) or 0, any_angle=any_angle)
+        angle = rng.uniform(0, 2 * np.pi) if any_angle else self._turn()
+        sample = Sample(*cropped(pair, size, rng, top=ground_top(pair) or 0, angle=angle))
         if any_angle and rng.random() < config.high_up:
             sample.rgb = veiled(sample.rgb, rng)
         if rng.random() < config.panned:
@@ -233,46 +237,20 @@ class Augmenter:
         rng, config = self.rng, self.config
         domain = self._domains[rng.choice(len(self._domains), p=self._shares)]
         pair = self.pairs[domain][rng.integers(len(self.pairs[domain]))]
-        sample = self._crop(pair, size, top=0)
+        little = rng.random() < config.little_sky
+        sample = Sample(*cropped(pair, size, rng, angle=self._turn(), little_sky=little))
         soft = pair.domain in SOFT_DOMAINS
         chance = config.other_sky_soft if soft else config.other_sky_rough
-        if sample.alpha.mean() > 0.03 and rng.random() < chance:
+        if sample.alpha.mean() > 0.005 and rng.random() < chance:
             self.put_sky(sample, self._any_sky(Size(*sample.alpha.shape)))
         return sample
 
-    def _crop(self, pair: Pair, size: Size, top: int, *, any_angle: bool = False) -> Sample:
-        """A random, perhaps turned and flipped, part of a picture below row `top`.
-
-        What a turn brings in from beyond that part is mirrored in.
-        """
+    def _turn(self) -> float | None:
+        """rad: how a camera that is not held level is turned; None where it is."""
         rng = self.rng
-        layers = [values[top:] for values in (pair.rgb, pair.alpha, pair.weight)]
-        height, width = layers[1].shape
-        aspect = size.width / size.height * np.exp(rng.normal(0, 0.12))
-        whole_w = min(width, height * aspect)
-        share = np.sqrt(rng.uniform(0.2, 1.0)) if rng.random() < 0.75 else 1.0
-        crop_w, crop_h = whole_w * share, whole_w / aspect * share
-        centre_x = crop_w / 2 + rng.random() * (width - crop_w)
-        centre_y = crop_h / 2 + rng.random() * (height - crop_h)
-        angle = 0.0
-        if any_angle:
-            angle = rng.uniform(0, 2 * np.pi)
-        elif rng.random() < self.config.turned:
-            angle = np.deg2rad(np.clip(rng.normal(0, 7), -25, 25))
-        flip = -1.0 if rng.random() < 0.5 else 1.0
-        step_x, step_y = flip * crop_w / size.width, crop_h / size.height
-        cos, sin = np.cos(angle), np.sin(angle)
-        turn = np.array([[cos * step_x, -sin * step_y], [sin * step_x, cos * step_y]])
-        middle = np.array([(size.width - 1) / 2, (size.height - 1) / 2])
-        offset = np.array([centre_x - 0.5, centre_y - 0.5]) - turn @ middle
-        matrix = np.hstack([turn, offset[:, None]])
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        border = cv2.BORDER_REFLECT_101
-        warped = [
-            cv2.warpAffine(layer, matrix, size.wh, flags=flags, borderMode=border)
-            for layer in layers
-        ]
-        return Sample(*(v.astype(np.float32) / 255 for v in warped))
+        if rng.random() >= self.config.turned:
+            return None
+        return np.deg2rad(np.clip(rng.normal(0, 7), -25, 25))
 
     def _any_sky(self, size: Size) -> np.ndarray:
         """A sky only, of any kind and light; (H, W, 3) float32."""

@@ -21,8 +21,9 @@ BATCH_SIZES = (
     Size(256, 192),
     Size(224, 384),
     Size(256, 352),
+    Size(288, 512),
 )
-"""Sizes of training pictures, drawn per batch; of about the pixels of the working sizes."""
+"""Sizes of training pictures, drawn per batch: those at which the network is asked to work."""
 EARLY_SIZES = (Size(128, 160), Size(128, 192), Size(96, 160), Size(128, 128), Size(160, 128))
 """Sizes of the first part of the training: context is learnt from small pictures, and sooner."""
 

@@ -37,14 +37,9 @@ def photographed(
         rgb = cv2.GaussianBlur(rgb, (0, 0), sigma_px)
         alpha = cv2.GaussianBlur(alpha, (0, 0), sigma_px)
     rgb = _colours(rgb, rng)
-    if rng.random() < 0.3:
-        noise = np.empty(rgb.shape, np.float32)
-        cv2.setRNGSeed(int(rng.integers(2**31)))
-        cv2.randn(noise, 0, rng.uniform(0.004, 0.06))
-        if rng.random() < 0.4:
-            noise = cv2.blur(noise, (2, 2)) * 1.5
-        rgb = rgb + noise
-    if rng.random() < 0.1:
+    if rng.random() < 0.35:
+        rgb = rgb + _grain(rng, alpha.shape)
+    if rng.random() < 0.15:
         height, width = alpha.shape
         factor = rng.uniform(0.35, 0.8)
         small = cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
@@ -87,6 +82,19 @@ def _colours(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.1:
         matrix = matrix + strong * rng.normal(0, 0.08, (3, 3))
     return np.clip(cv2.transform(mapped, matrix.astype(np.float32)), 0, 1)
+
+
+def _grain(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Noise (H, W, 3) of 0.004 to 0.06: of single pixels, or coarse as in an enlarged picture."""
+    coarse = rng.uniform(1, 4) if rng.random() < 0.5 else 1.0
+    height, width = (max(1, round(side / coarse)) for side in shape)
+    noise = np.empty((height, 3 * width), np.float32)  # of a picture in colour it fills one channel
+    cv2.setRNGSeed(int(rng.integers(2**31)))
+    cv2.randn(noise, 0, rng.uniform(0.004, 0.06))
+    noise = noise.reshape(height, width, 3)
+    if rng.random() < 0.2:
+        noise = cv2.blur(noise, (2, 2)) * 1.5
+    return cv2.resize(noise, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def _motion_kernel(rng: np.random.Generator) -> np.ndarray:

@@ -5,8 +5,8 @@ for rgb in frames:
     matte = matter.matte(rgb)        # (H, W) float32, 1 = sky
 
 `MatteOptions()` is for streaming. `CAREFUL` is for work that may take its time: the network sees
-each frame at several sizes and mirrored; a tiny second network and closed-form matting settle the
-edges at full size.
+each frame at several sizes and mirrored, and its upper part closer; a tiny second network and
+closed-form matting settle the edges at full size.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from preprocess.sky.opencv_network import OpenCvNetwork
 from preprocess.sky.refine import RefineOptions, refine_matte
 from preprocess.sky.temporal import FineSteadier, FlowSteadier, SteadyOptions
 
-_METHOD = 12
+_METHOD = 13
 """Raised when the same weights and options come to give other mattes."""
 _KEPT_SIZES = 8
 _DARKEST = 12
@@ -43,7 +43,10 @@ class MatteOptions:
     side_px: int = 256
     """Longer side of the picture that the network sees, rounded to multiples of 32."""
     more_sides_px: tuple[int, ...] = ()
-    """Further, larger sizes at which it looks: see `joined_logits`."""
+    """Further, larger sizes at which it looks, no larger than the frame: see `joined_logits`."""
+    upper_side_px: int = 0
+    """Longer side of a closer look at the upper part alone, which finds what little sky is there:
+    see `with_upper`; 0 leaves it out."""
     mirrored: bool = False
     """Look at each picture mirrored too, and average."""
     refine: RefineOptions | None = field(default_factory=RefineOptions)
@@ -58,16 +61,25 @@ class MatteOptions:
     """Temporal filter; None treats each frame alone."""
 
     def __post_init__(self) -> None:
-        for side_px in (self.side_px, *self.more_sides_px):
+        for side_px in (self.side_px, *self.more_sides_px, self.upper_side_px or STRIDE_PX):
             if side_px < STRIDE_PX:
                 raise ValueError(f"side_px must be >= {STRIDE_PX}, got {side_px}")
 
 
 _NEAR_GROUND = (0.2, 0.8)
 """Doubt of the smallest look, 0 to 1, from which the larger ones count, and count alone."""
+_UPPER = 0.4
+"""Share of the rows that the look at the upper part sees."""
+_UPPER_TRUST, _UPPER_FADE = 0.7, 0.3
+"""What that look counts, and the share of its rows, the lowest ones, where this falls to none."""
 
 CAREFUL = MatteOptions(
-    more_sides_px=(512,), mirrored=True, edges=EdgeOptions(), closed_form=BandOptions()
+    more_sides_px=(512,),
+    upper_side_px=384,
+    mirrored=True,
+    edges=EdgeOptions(),
+    closed_form=BandOptions(),
+    steady=SteadyOptions(keep=0.9, tolerance=22.0, keep_fine=0.99, flow="close"),
 )
 
 
@@ -140,20 +152,28 @@ class NetworkMatter(SkyMatter):
 
     def _answer(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """The frame made small, and the network's matte of it; None for a black frame."""
-        sides = (self.options.side_px, *self.options.more_sides_px)
+        most_px = max(self.options.side_px, *rgb.shape[:2])
+        sides = [min(s, most_px) for s in (self.options.side_px, *self.options.more_sides_px)]
         sizes = [fitting_size(Size(*rgb.shape[:2]), side, STRIDE_PX) for side in sides]
         pictures = [cv2.resize(rgb, size.wh, interpolation=cv2.INTER_AREA) for size in sizes]
         small = pictures[-1]
         if np.quantile(small[::2, ::2], 0.995) < _DARKEST:
             return small, None
-        if len(pictures) == 1 and not self.options.mirrored:
+        upper_px = self.options.upper_side_px
+        if len(pictures) == 1 and not upper_px and not self.options.mirrored:
             return small, self._network(sizes[0]).opacity(small)
         answers = [
             self._logits(picture, size) for picture, size in zip(pictures, sizes, strict=True)
         ]
         shape = small.shape[1::-1]
         large = [cv2.resize(answer, shape, interpolation=cv2.INTER_LINEAR) for answer in answers]
-        return small, 1 / (1 + cv2.exp(-joined_logits(large)))
+        logits = joined_logits(large)
+        if upper_px:
+            part = rgb[: max(1, round(_UPPER * rgb.shape[0]))]
+            size = fitting_size(Size(*part.shape[:2]), min(upper_px, most_px), STRIDE_PX)
+            closer = cv2.resize(part, size.wh, interpolation=cv2.INTER_AREA)
+            logits = with_upper(logits, self._logits(closer, size))
+        return small, 1 / (1 + cv2.exp(-logits))
 
     def _logits(self, picture: np.ndarray, size: Size) -> np.ndarray:
         """(h, w) float32: what the network says of a picture, and of its mirror image if asked."""
@@ -202,3 +222,16 @@ def joined_logits(logits: list[np.ndarray]) -> np.ndarray:
     low, high = _NEAR_GROUND
     share = np.where(around > 0.5, 1, ((doubt - low) / (high - low)).clip(0, 1))
     return (first + share * (mean - first)).astype(np.float32)
+
+
+def with_upper(logits: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Logits (h, w) of the whole, raised where a look at the upper part alone sees more sky.
+
+    A strip of sky over a roof is little of the whole picture, but much of its upper part. The look
+    only adds: it sees less of the scene and would call a plain sky a ceiling more often.
+    """
+    rows = max(1, round(_UPPER * logits.shape[0]))
+    upper = cv2.resize(upper, (logits.shape[1], rows), interpolation=cv2.INTER_LINEAR)
+    trust = np.minimum(np.arange(rows, 0, -1, dtype=np.float32) / (_UPPER_FADE * rows), 1)
+    more = np.maximum(upper - logits[:rows], 0) * (_UPPER_TRUST * trust)[:, None]
+    return np.concatenate([logits[:rows] + more, logits[rows:]])

@@ -14,19 +14,29 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+FLOWS = {
+    "half": (cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST, 1, 12),
+    "quick": (cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST, 0, 6),
+    "close": (cv2.DISOPTICAL_FLOW_PRESET_MEDIUM, 0, 25),
+}
+"""How optical flow is found: preset, finest scale (1 is half size), steps of descent. Each is worth
+about 0.05 of the flicker and costs three times the one before."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SteadyOptions:
     """How much of the past is kept, and where."""
 
-    keep: float = 0.95
+    keep: float = 0.6
     """Largest share of the carried matte in the new one; [0, 1)."""
-    tolerance: float = 10.0
+    tolerance: float = 12.0
     """Colour difference after carrying, 8-bit steps, at which the share has fallen to 1/e."""
-    keep_fine: float = 0.92
+    keep_fine: float = 0.97
     """The same for the refined matte at full size, which the picture's noise still moves."""
     surprise: float = 0.5
     """Local mean difference of opacity at which the new matte wins though colours agree."""
+    flow: str = "quick"
+    """How motion is found: of `FLOWS`."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.keep < 1:
@@ -37,6 +47,8 @@ class SteadyOptions:
             raise ValueError(f"tolerance must be > 0, got {self.tolerance}")
         if not self.surprise > 0:
             raise ValueError(f"surprise must be > 0, got {self.surprise}")
+        if self.flow not in FLOWS:
+            raise ValueError(f"flow must be one of {', '.join(FLOWS)}, got {self.flow!r}")
 
 
 @dataclass(frozen=True)
@@ -97,10 +109,10 @@ class FlowSteadier:
     def _blend(self, grey: np.ndarray, colour: np.ndarray, matte: np.ndarray) -> np.ndarray:
         assert self._last is not None
         last_grey, last_colour, last_matte = self._last
-        flow = small_flow(grey, last_grey)
+        flow = small_flow(grey, last_grey, self.options.flow)
         carried = carry(last_matte, flow)
         change = largest_channel(cv2.absdiff(carry(last_colour, flow), colour))
-        surprise = np.abs(cv2.blur(carried - matte, (15, 15)))
+        surprise = area_difference(carried, matte)
         options = self.options
         exponent = (change / options.tolerance) ** 2 + (surprise / options.surprise) ** 2
         self.motion = Motion(flow, np.exp(-exponent))
@@ -126,25 +138,40 @@ class FineSteadier:
         wh = (matte.shape[1], matte.shape[0])
         scale = np.divide(wh, motion.flow.shape[1::-1]).astype(np.float32)
         flow = cv2.resize(motion.flow * scale, wh, interpolation=cv2.INTER_LINEAR)
-        keep = cv2.resize(motion.trust, wh, interpolation=cv2.INTER_LINEAR)
-        keep *= self.options.keep_fine
+        keep = self.options.keep_fine * motion.trust * self._unsurprised(last, matte, motion.flow)
+        keep = cv2.resize(keep, wh, interpolation=cv2.INTER_LINEAR)
         change = cv2.subtract(carry(last, flow), matte)
         steady = cv2.add(matte, cv2.multiply(change, keep))
         self._last = steady
         return steady
 
+    def _unsurprised(self, last: np.ndarray, matte: np.ndarray, flow: np.ndarray) -> np.ndarray:
+        """(h, w) in [0, 1]: low where the new matte disagrees with the last one over an area."""
+        last, matte = (
+            cv2.resize(m, flow.shape[1::-1], interpolation=cv2.INTER_AREA) for m in (last, matte)
+        )
+        return np.exp(-((area_difference(carry(last, flow), matte) / self.options.surprise) ** 2))
 
-def small_flow(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+
+def area_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(h, w) >= 0: |mean over 15x15 px of first - second|; what flickers pixel by pixel is none."""
+    return np.abs(cv2.blur(first - second, (15, 15)))
+
+
+def small_flow(new: np.ndarray, old: np.ndarray, kind: str = "quick") -> np.ndarray:
     """Optical flow (DIS, arXiv 1603.03590) of small frames, in milliseconds.
 
     Args:
         new, old: (h, w) grey or (h, w, 3) RGB, uint8.
+        kind: of `FLOWS`.
     Returns:
         (h, w, 2) float32 px: where in `old` each pixel of `new` was, relative to itself.
     """
     grey = [p if p.ndim == 2 else cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (new, old)]
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-    flow.setFinestScale(1)
+    preset, finest, iterations = FLOWS[kind]
+    flow = cv2.DISOpticalFlow.create(preset)
+    flow.setFinestScale(finest)
+    flow.setGradientDescentIterations(iterations)
     return flow.calc(grey[0], grey[1], None)
 
 
