@@ -59,7 +59,7 @@ def test_carry_is_pinned():
     np.testing.assert_allclose(carry(values, flow), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "within_px"), [("half", 0.35), ("quick", 0.1), ("close", 0.1)])
+@pytest.mark.parametrize(("kind", "within_px"), [("half", 0.35), ("quick", 0.1), ("smooth", 0.1)])
 def test_small_flow_points_to_where_the_pixel_was(kind, within_px):
     old, _ = scene(0, 0)
     new, _ = scene(5, -2)  # the window moved right and up: content moved left and down
@@ -193,7 +193,7 @@ def test_options_out_of_range_are_refused(field, value):
 
 
 def test_an_unknown_kind_of_flow_is_refused():
-    with pytest.raises(ValueError, match="half, quick, close"):
+    with pytest.raises(ValueError, match="half, quick, smooth"):
         SteadyOptions(flow="best")
 
 

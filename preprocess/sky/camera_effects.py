@@ -88,7 +88,7 @@ def _grain(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Noise (H, W, 3) of 0.004 to 0.06: of single pixels, or coarse as in an enlarged picture."""
     coarse = rng.uniform(1, 4) if rng.random() < 0.5 else 1.0
     height, width = (max(1, round(side / coarse)) for side in shape)
-    noise = np.empty((height, 3 * width), np.float32)  # of a picture in colour it fills one channel
+    noise = np.empty((height, 3 * width), np.float32)  # of three channels randn fills one alone
     cv2.setRNGSeed(int(rng.integers(2**31)))
     cv2.randn(noise, 0, rng.uniform(0.004, 0.06))
     noise = noise.reshape(height, width, 3)
