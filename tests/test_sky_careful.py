@@ -165,12 +165,8 @@ def test_the_look_at_the_upper_part_adds_sky_and_takes_none():
     np.testing.assert_array_equal(with_upper(whole, upper - 20), whole)
 
 
-def test_the_upper_part_is_what_the_closer_look_sees(weights: Path):
-    """What lies below it does not change what that look adds."""
-    rng = np.random.default_rng(0)
-    rgb = rng.integers(0, 255, (100, 160, 3), np.uint8)
-    other = rgb.copy()
-    other[40:] = 255 - other[40:]
+def looks_of(weights: Path, options: MatteOptions, *frames: np.ndarray) -> list[np.ndarray]:
+    """The pictures that the network is shown of frames, in order."""
     seen = []
 
     class Watched(NetworkMatter):
@@ -178,12 +174,31 @@ def test_the_upper_part_is_what_the_closer_look_sees(weights: Path):
             seen.append(picture)
             return super()._logits(picture, size)
 
-    matter = Watched(weights, MatteOptions(upper_side_px=128, refine=None, steady=None))
-    for picture in (rgb, other):
-        matter.matte(picture)
+    matter = Watched(weights, options)
+    for rgb in frames:
+        matter.matte(rgb)
+    return seen
+
+
+def test_the_upper_part_is_what_the_closer_look_sees(weights: Path):
+    """What lies below it does not change what that look adds."""
+    rgb = np.random.default_rng(0).integers(0, 255, (100, 160, 3), np.uint8)
+    other = rgb.copy()
+    other[40:] = 255 - other[40:]
+    options = MatteOptions(side_px=128, upper_side_px=128, refine=None, steady=None)
+    seen = looks_of(weights, options, rgb, other)
     np.testing.assert_array_equal(seen[1], seen[3])
     assert seen[1].shape == (64, 128, 3)
     assert not np.array_equal(seen[0], seen[2])
+
+
+@pytest.mark.parametrize(
+    ("shape", "sides"), [((200, 300, 3), [256, 288, 288]), ((400, 600, 3), [256, 512, 384])]
+)
+def test_no_further_look_is_larger_than_the_frame(weights: Path, shape, sides):
+    rgb = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    options = MatteOptions(more_sides_px=(512,), upper_side_px=384, refine=None, steady=None)
+    assert [max(picture.shape) for picture in looks_of(weights, options, rgb)] == sides
 
 
 def test_a_black_frame_has_no_sky_and_teaches_nothing(weights: Path):
