@@ -17,6 +17,7 @@ from preprocess.sky.temporal import (
     SteadyOptions,
     carry,
     small_flow,
+    within_neighbours,
 )
 
 H, W = 96, 144
@@ -139,12 +140,12 @@ def test_fine_matte_follows_the_small_motion():
     flow[..., 0] = -3.0
     motion = Motion(flow, np.ones((12, 20), np.float32))
     first, second = np.zeros((24, 40), np.float32), np.zeros((24, 40), np.float32)
-    first[:, 10:], second[:, 10:] = 1.0, 1.0
+    first[:, 10:], second[:, 15:] = 1.0, 1.0
     fine = FineSteadier(SteadyOptions(keep_fine=0.75, surprise=1e6))
     np.testing.assert_array_equal(fine(first, None), first)
     got = fine(second, motion)
     expected = second.copy()
-    expected[:, 10:16] = 0.25  # the carried edge is at 16: three parts of it, one of the new
+    expected[:, 15] = 0.25  # the carried edge is at 16: three parts of it, one of the new
     np.testing.assert_allclose(got, expected, atol=1e-6)
     np.testing.assert_array_equal(fine(second, None), second)
 
@@ -167,6 +168,28 @@ def test_fine_matte_gives_way_over_an_area_and_holds_single_pixels():
     got = fine(right, still)
     assert got[50:70, 60:120].max() < 0.05
     assert got[::8, :14].max() < 0.55
+
+
+def test_a_thing_that_flies_past_leaves_no_trail():
+    """The flow misses it (nothing moves, all is trusted): where it was, the sky is open at once."""
+    still = Motion(np.zeros((60, 90, 2), np.float32), np.ones((60, 90), np.float32))
+    fine = FineSteadier(SteadyOptions(keep_fine=0.97))
+    mattes = [np.ones((240, 360), np.float32) for _ in range(3)]
+    for t, matte in enumerate(mattes):
+        matte[100:104, 60 + 40 * t : 70 + 40 * t] = 0.0
+    for t, matte in enumerate(mattes):
+        got = fine(matte, still if t else None)
+    np.testing.assert_array_equal(got[:, :130], 1.0)
+    np.testing.assert_array_equal(got[:, 165:], 1.0)
+
+
+def test_a_carried_matte_is_held_between_its_neighbours():
+    matte = np.tile(np.repeat([0.0, 0.4, 1.0], [20, 20, 20]).astype(np.float32), (60, 1))
+    low, high = (within_neighbours(np.full_like(matte, v), matte)[30] for v in (0.0, 1.0))
+    np.testing.assert_allclose(low[[10, 30, 50]], [0.0, 0.4, 1.0])
+    np.testing.assert_allclose(high[[10, 30, 50]], [0.0, 0.4, 1.0])
+    assert low[20] == 0.0  # one pixel from the ground
+    np.testing.assert_allclose(high[19], 0.4)
 
 
 def test_reset_forgets():

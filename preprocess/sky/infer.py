@@ -79,7 +79,7 @@ CAREFUL = MatteOptions(
     mirrored=True,
     edges=EdgeOptions(),
     closed_form=BandOptions(),
-    steady=SteadyOptions(keep=0.9, tolerance=22.0, keep_fine=0.99, flow="smooth"),
+    steady=SteadyOptions(tolerance=10.0, keep_fine=0.92, flow="smooth"),
 )
 
 

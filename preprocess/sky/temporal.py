@@ -23,6 +23,8 @@ FLOWS = {
 
 "quick" follows twigs in a frame of 256 px; in one of 512 px "smooth" does so better, no slower.
 """
+_REACH = 3 / 854
+"""Of the longer side: how far a matte's values may come from when they are carried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +144,8 @@ class FineSteadier:
         flow = cv2.resize(motion.flow * scale, wh, interpolation=cv2.INTER_LINEAR)
         keep = self.options.keep_fine * motion.trust * self._unsurprised(last, matte, motion.flow)
         keep = cv2.resize(keep, wh, interpolation=cv2.INTER_LINEAR)
-        change = cv2.subtract(carry(last, flow), matte)
+        before = within_neighbours(carry(last, flow), matte)
+        change = cv2.subtract(before, matte)
         steady = cv2.add(matte, cv2.multiply(change, keep))
         self._last = steady
         return steady
@@ -153,6 +156,17 @@ class FineSteadier:
             cv2.resize(m, flow.shape[1::-1], interpolation=cv2.INTER_AREA) for m in (last, matte)
         )
         return np.exp(-((area_difference(carry(last, flow), matte) / self.options.surprise) ** 2))
+
+
+def within_neighbours(values: np.ndarray, matte: np.ndarray) -> np.ndarray:
+    """`values` (H, W) held between the least and the most of `matte` near by, 3 px in 854.
+
+    What was carried astray, a trail of a thing that flew past, goes; what moved by a pixel stays.
+    (Neighbourhood clamping, as in Karis, "High-Quality Temporal Supersampling", 2014.)
+    """
+    reach_px = max(1, round(max(matte.shape) * _REACH))
+    window = np.ones((2 * reach_px + 1, 2 * reach_px + 1), np.uint8)
+    return cv2.max(cv2.min(values, cv2.dilate(matte, window)), cv2.erode(matte, window))
 
 
 def area_difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
