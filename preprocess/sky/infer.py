@@ -29,7 +29,7 @@ from preprocess.sky.opencv_network import OpenCvNetwork
 from preprocess.sky.refine import RefineOptions, refine_matte
 from preprocess.sky.temporal import FineSteadier, FlowSteadier, SteadyOptions
 
-_METHOD = 13
+_METHOD = 14
 """Raised when the same weights and options come to give other mattes."""
 _KEPT_SIZES = 8
 _DARKEST = 12
@@ -79,7 +79,7 @@ CAREFUL = MatteOptions(
     mirrored=True,
     edges=EdgeOptions(),
     closed_form=BandOptions(),
-    steady=SteadyOptions(tolerance=10.0, keep_fine=0.92, flow="smooth"),
+    steady=SteadyOptions(keep=0.8, tolerance=20.0, keep_fine=0.92, flow="smooth"),
 )
 
 

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from preprocess.sky.adapt import HandMattes
+from preprocess.sky.around import RefinedFrame, averaged_around
 from preprocess.sky.infer import NetworkMatter
 from preprocess.sky.matte import SkyMatter
 from preprocess.sky.temporal import FineSteadier, FlowSteadier, Motion, carry, small_flow
@@ -75,7 +76,12 @@ def clip_mattes(
         return
     pool = ThreadPoolExecutor(_WORKERS)
     try:
-        yield from _steadied(matter, _finished_ahead(pool, matter, passed))
+        finished = _finished_ahead(pool, matter, passed)
+        if (options := matter.options.steady) is None:
+            yield from (matte for _, matte in finished)
+            return
+        whole = (RefinedFrame(f.rgb, matte, settled=f.hand is not None) for f, matte in finished)
+        yield from averaged_around(whole, options)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -121,7 +127,7 @@ def _finished_ahead(
 def _steadied(
     matter: NetworkMatter, finished: Iterable[tuple[_Frame, np.ndarray]]
 ) -> Iterator[np.ndarray]:
-    """Mattes at full size, steadied in order; a hand matte passes untouched and is remembered."""
+    """Mattes at full size, steadied by those before; a hand matte stays and is remembered."""
     options = matter.options.steady
     steadier = FineSteadier(options) if options else None
     for frame, matte in finished:

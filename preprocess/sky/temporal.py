@@ -2,9 +2,9 @@
 
 Causal (`FlowSteadier`): the matte so far is carried to the new frame by optical flow and blended
 with the new one where the carried picture agrees with the new frame. Constant memory, no
-look-ahead. `preprocess.sky.offline` runs it forward and backward and takes the mean.
-
-All of it works on small frames, before refinement to full size.
+look-ahead. It works on small frames, before refinement to full size; `FineSteadier` repeats it on
+what the refinement gives. `preprocess.sky.offline` runs the first forward and backward and takes
+the mean; there `preprocess.sky.around` stands in place of the second.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+from atlas.guided import fit_linear
 
 FLOWS = {
     "half": (cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST, 1, 12),
@@ -25,6 +27,7 @@ FLOWS = {
 """
 _REACH = 3 / 854
 """Of the longer side: how far a matte's values may come from when they are carried."""
+_SLOPE_RADIUS_PX, _SLOPE_EPS = 2, 5e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,10 @@ class SteadyOptions:
     tolerance: float = 12.0
     """Colour difference after carrying, 8-bit steps, at which the share has fallen to 1/e."""
     keep_fine: float = 0.97
-    """The same for the refined matte at full size, which the picture's noise still moves."""
+    """The same for the refined matte at full size, which the picture's noise still moves; for
+    mattes that never look ahead."""
+    around: int = 3
+    """Frames on either side over which refined mattes are averaged, where both are known; >= 0."""
     surprise: float = 0.5
     """Local mean difference of opacity at which the new matte wins though colours agree."""
     flow: str = "quick"
@@ -47,6 +53,8 @@ class SteadyOptions:
             raise ValueError(f"keep must be in [0, 1), got {self.keep}")
         if not 0 <= self.keep_fine < 1:
             raise ValueError(f"keep_fine must be in [0, 1), got {self.keep_fine}")
+        if self.around < 0:
+            raise ValueError(f"around must be >= 0, got {self.around}")
         if not self.tolerance > 0:
             raise ValueError(f"tolerance must be > 0, got {self.tolerance}")
         if not self.surprise > 0:
@@ -67,6 +75,8 @@ class Motion:
 
 class FlowSteadier:
     """m_t = n_t + k (carried m_{t-1} - n_t), k per pixel from how well the carried frame fits.
+
+    What is carried then follows the picture: see `followed`.
 
     k = keep * exp(-(d / tolerance)^2) * exp(-(s / surprise)^2): d is the locally averaged colour
     difference between the carried last frame and this one; s is the difference of the mattes,
@@ -114,7 +124,9 @@ class FlowSteadier:
         assert self._last is not None
         last_grey, last_colour, last_matte = self._last
         flow = small_flow(grey, last_grey, self.options.flow)
-        carried = carry(last_matte, flow)
+        slope = (carry(matte_slope(last_grey, last_matte), flow) + matte_slope(grey, matte)) / 2
+        moved = carry(last_grey.astype(np.float32), flow)
+        carried = followed(carry(last_matte, flow), slope, grey - moved)
         change = largest_channel(cv2.absdiff(carry(last_colour, flow), colour))
         surprise = area_difference(carried, matte)
         options = self.options
@@ -156,6 +168,32 @@ class FineSteadier:
             cv2.resize(m, flow.shape[1::-1], interpolation=cv2.INTER_AREA) for m in (last, matte)
         )
         return np.exp(-((area_difference(carry(last, flow), matte) / self.options.surprise) ** 2))
+
+
+def matte_slope(grey: np.ndarray, matte: np.ndarray) -> np.ndarray:
+    """(h, w) float32: how opacity changes with grey near each pixel; per whole range of grey.
+
+    The slope of a guided filter's local linear model (He et al., "Guided Image Filtering", eq 5).
+
+    Args:
+        grey: (h, w) uint8. matte: (h, w) float32.
+    """
+    return fit_linear(grey, matte, _SLOPE_RADIUS_PX, _SLOPE_EPS).slope
+
+
+def followed(carried: np.ndarray, slope: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """A carried matte (h, w), changed as far as the picture did where flow brought it.
+
+    Flow misses by a part of a pixel, and twigs are no wider: where grey differs from that of the
+    carried frame, opacity does so too, by the local `slope`.
+
+    Args:
+        slope: (h, w), as `matte_slope` gives. change: (h, w) float32, the frame's grey less the
+            carried one, 8-bit levels.
+    Returns:
+        (h, w) float32 in [0, 1].
+    """
+    return np.clip(carried + slope * (change / 255), 0, 1).astype(np.float32, copy=False)
 
 
 def within_neighbours(values: np.ndarray, matte: np.ndarray) -> np.ndarray:
