@@ -3,6 +3,7 @@
     python -m benchmarks.sky speed   [--json FILE]
     python -m benchmarks.sky flicker --clips DIR NAME ... [--json FILE]
     python -m benchmarks.sky shaken  --images DIR --masks DIR [--json FILE]
+    python -m benchmarks.sky exact   [--json FILE]
 
 speed: frames/s of the network alone and of the whole matte at 854x480; median over frames.
 flicker: mean |a_t - carried a_{t-1}| along optical flow, where the flow agrees both ways, in
@@ -10,6 +11,8 @@ thousandths; the streaming matte of each frame alone and causally steadied, the 
 and steadied both ways.
 shaken: pictures with known mattes, moved as by an unsteady hand with new noise in every frame: IoU,
 error and flicker against the truth that moves along, alone and steadied.
+exact: frames of the demo scene, whose twigs are known exactly: error, flicker against the truth and
+what `flicker` measures, of the exact matte too, which by that measure does not come out as still.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import numpy as np
 from atlas.clip import write_bytes
 from atlas.coords import Size
 from atlas.errors import run_script
+from atlas.mapping import visible_shares
 from atlas.video import open_source
 from preprocess.sky.data import STRIDE_PX, fitting_size, read_pairs
 from preprocess.sky.evaluate import polygon_gaps, score_picture
@@ -38,8 +42,10 @@ from preprocess.sky.offline import clip_mattes, survey_times
 from preprocess.sky.opencv_network import OpenCvNetwork
 from preprocess.sky.procedural import fractal_noise, sky_picture
 from preprocess.sky.temporal import carry
+from tests.demo_scene import demo_scene
 
 FRAME = Size(480, 854)
+DEMO_FRAMES, DEMO_START = 72, 10
 
 
 def moving_frames(count: int, size: Size = FRAME) -> Iterator[np.ndarray]:
@@ -111,11 +117,10 @@ def all_ways(weights: Path, frames: Sequence[np.ndarray]) -> dict[str, list[np.n
     }
 
 
-def measure_flicker(clip: Path, weights: Path, count: int) -> dict[str, float]:
+def change_along_flow(
+    frames: Sequence[np.ndarray], ways: dict[str, list[np.ndarray]]
+) -> dict[str, float]:
     """Thousandths of opacity per frame, along the flow, at half size."""
-    source = open_source(clip)
-    frames = list(source.frames(0, min(count, source.info.frame_count)))
-    ways = all_ways(weights, frames)
     half = Size(frames[0].shape[0] // 2, frames[0].shape[1] // 2)
     small = [cv2.resize(frame, half.wh, interpolation=cv2.INTER_AREA) for frame in frames]
     sums = dict.fromkeys(ways, 0.0)
@@ -128,6 +133,42 @@ def measure_flicker(clip: Path, weights: Path, count: int) -> dict[str, float]:
             change = np.abs(new - carry(old, flow))[agrees]
             sums[name] += 1000 * float(change.mean()) / (len(frames) - 1)
     return sums
+
+
+def measure_flicker(clip: Path, weights: Path, count: int) -> dict[str, float]:
+    """`change_along_flow` of a clip's first frames, by way."""
+    source = open_source(clip)
+    frames = list(source.frames(0, min(count, source.info.frame_count)))
+    return change_along_flow(frames, all_ways(weights, frames))
+
+
+def error_flicker(errors: Sequence[np.ndarray]) -> float:
+    """Mean |change of a matte's error| from frame to frame, thousandths: true motion is free.
+
+    The mean absolute form of dtSSD (Erofeev et al., "Perceptually Motivated Benchmark for Video
+    Matting", 2015).
+    """
+    return 1000 * float(np.mean([np.abs(b - a).mean() for a, b in itertools.pairwise(errors)]))
+
+
+def measure_exact(weights: Path, count: int) -> dict[str, dict[str, float]]:
+    """By way, and for the exact matte: error, flicker of the error, change along the flow."""
+    scene = demo_scene(FRAME, DEMO_FRAMES)
+    mapping = scene.mapping()
+    times = range(DEMO_START, min(DEMO_START + count, DEMO_FRAMES))
+    frames = [scene.frames(t) for t in times]
+    truths = [visible_shares(mapping.frame(t).alpha)[-1].astype(np.float32) for t in times]
+    ways = {"exact": truths} | all_ways(weights, frames)
+    change = change_along_flow(frames, ways)
+    rows = {}
+    for way, mattes in ways.items():
+        errors = [matte - truth for matte, truth in zip(mattes, truths, strict=True)]
+        rows[way] = {
+            "mae": float(np.mean(np.abs(errors))),
+            "flicker": error_flicker(errors),
+            "change_along_flow": change[way],
+        }
+    return rows
 
 
 def shaken(
@@ -177,11 +218,10 @@ def measure_shaken(
                 score_picture(name, m, truth, gap)
                 for m, truth, gap in list(zip(mattes, truths, gaps, strict=True))[first:]
             ]
-            change = [np.abs(b - a).mean() for a, b in itertools.pairwise(errors)]
             iou = float(np.mean([score.iou for score in scores if score.iou is not None]))
             iou_open = float(np.mean([s.iou_open for s in scores if s.iou_open is not None]))
             error = float(np.mean([score.mae for score in scores]))
-            rows.setdefault(way, []).append((iou, iou_open, error, 1000 * float(np.mean(change))))
+            rows.setdefault(way, []).append((iou, iou_open, error, error_flicker(errors)))
     names = ("iou", "iou_open", "mae", "flicker")
     return {
         way: dict(zip(names, np.mean(values, axis=0).tolist(), strict=True))
@@ -191,7 +231,7 @@ def measure_shaken(
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Speed and steadiness of the sky mattes.")
-    parser.add_argument("what", choices=("speed", "flicker", "shaken"))
+    parser.add_argument("what", choices=("speed", "flicker", "shaken", "exact"))
     parser.add_argument("names", nargs="*", help="clips, for flicker")
     parser.add_argument("--clips", type=Path, default=Path("."), help="folder of the clips")
     parser.add_argument("--images", type=Path, help="folder of pictures, for shaken")
@@ -216,6 +256,8 @@ def main() -> None:
                 Path(name).stem: measure_flicker(arguments.clips / name, weights, arguments.frames)
                 for name in arguments.names
             }
+        elif arguments.what == "exact":
+            result = measure_exact(weights, arguments.frames)
         else:
             result = measure_shaken(
                 arguments.images, arguments.masks, weights, arguments.frames, arguments.pictures
