@@ -162,7 +162,7 @@ def test_an_onnx_model_serves_the_command(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sky", *arguments, "--matter", str(tmp_path / "model.onnx")])
     command.main()
     matte = cv2.imread(str(tmp_path / "out" / "02.png"), -1)
-    assert matte[:40].min() > 230
+    assert matte[:40].min() > 200  # the model is not sure of any sky
     assert matte[60:].max() < 20
     assert "3 matte(s)" in capsys.readouterr().out
 

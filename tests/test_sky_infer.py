@@ -121,7 +121,7 @@ def test_colour_line_solves_the_matting_equation():
     alpha = np.concatenate([np.ones(20), np.linspace(1, 0, 11), np.zeros(20)])
     alpha = np.tile(alpha[:, None], (1, 30))
     colours = alpha[..., None] * sky + (1 - alpha[..., None]) * ground
-    options = RefineOptions(sure=0.01)
+    options = RefineOptions(sure=0.01, ground_to=0.02, sky_to=0.02)
     line, trust = colour_line(np.round(colours).astype(np.uint8), alpha.astype(np.float32), options)
     middle = (slice(23, 28), slice(10, 20))  # both sides within the window
     found = line.apply(np.round(colours).astype(np.uint8))
@@ -131,6 +131,36 @@ def test_colour_line_solves_the_matting_equation():
     assert trust[middle].min() > 0.5
     assert trust[:10].max() == 0
     assert trust[-10:].max() == 0
+
+
+def test_a_bird_that_the_small_matte_half_sees_is_whole():
+    """No sure ground is near: what is least sky lends its colour."""
+    full = np.full((240, 320, 3), (120, 160, 220), np.uint8)
+    cv2.ellipse(full, (160, 120), (14, 5), 20, 0, 360, (40, 40, 45), -1, cv2.LINE_AA)
+    bird = (full[..., 2] < 60).astype(np.float32)
+    small = cv2.resize(full, (80, 60), interpolation=cv2.INTER_AREA)
+    half_seen = 1 - 0.5 * cv2.resize(bird, (80, 60), interpolation=cv2.INTER_AREA)
+    matte = refine_matte(full, small, cv2.GaussianBlur(half_seen, (0, 0), 0.7), RefineOptions())
+    assert matte[bird > 0].mean() < 0.1
+    away = cv2.dilate(bird, np.ones((25, 25))) == 0
+    assert matte[away].min() > 0.97
+
+
+def test_gaps_in_a_crown_are_open_where_no_sky_is_sure():
+    """A crown of twigs of exact cover fills the window; the small matte has 0.5 all over it."""
+    rng = np.random.default_rng(3)
+    large = np.ones((4 * 120, 4 * 160), np.float32)
+    for _ in range(260):
+        x0, y0, x1, y1 = (int(v) for v in rng.integers(0, 640, 4))
+        cv2.line(large, (x0, y0), (x1, y1), 0.0, 4)
+    truth = cv2.resize(large, (160, 120), interpolation=cv2.INTER_AREA)
+    rgb = 50 + truth[..., None] * np.array([100, 140, 190], np.float32)
+    rgb = np.round(rgb).astype(np.uint8)
+    coarse = np.clip(0.5 + 0.5 * (truth - truth.mean()), 0.35, 0.65).astype(np.float32)
+    refined = refine_matte(rgb, rgb, coarse, RefineOptions())
+    nearly_old = RefineOptions(ground_to=0.301, sky_to=0.301)
+    before = refine_matte(rgb, rgb, coarse, nearly_old)
+    assert np.abs(refined - truth).mean() < 0.6 * np.abs(before - truth).mean()
 
 
 def test_no_line_where_sky_and_ground_look_alike():
@@ -144,7 +174,9 @@ def test_no_line_where_sky_and_ground_look_alike():
     assert refined[32:].max() == 0
 
 
-@pytest.mark.parametrize("options", [{"sure": 0.0}, {"sure": 0.5}, {"margin": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{"sure": 0.0}, {"sure": 0.5}, {"margin": 0.5}, {"ground_to": 0.3}, {"sky_to": 1.1}]
+)
 def test_refinement_out_of_range_is_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         RefineOptions(**options)

@@ -29,7 +29,7 @@ from preprocess.sky.opencv_network import OpenCvNetwork
 from preprocess.sky.refine import RefineOptions, refine_matte
 from preprocess.sky.temporal import FineSteadier, FlowSteadier, SteadyOptions
 
-_METHOD = 14
+_METHOD = 15
 """Raised when the same weights and options come to give other mattes."""
 _KEPT_SIZES = 8
 _DARKEST = 12

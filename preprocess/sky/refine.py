@@ -4,10 +4,10 @@ Two models of opacity as a linear function of colour are fitted at the small siz
 full size, alpha = slope . colour + offset:
 
 guided   the guided filter's (atlas.guided): smooth, right where the small matte is right.
-line     near the skyline a pixel's colour c is placed on the line from the mean colour g of sure
-         ground nearby to the mean colour s of sure sky nearby, (c - g).(s - g) / |s - g|^2, the
-         least-squares opacity of the matting equation c = alpha s + (1 - alpha) g. It follows twigs
-         and wires that the small matte has lost, and does not spread.
+line     near the skyline a pixel's colour c is placed on the line from the mean colour g of the
+         ground nearby to that of the sky nearby, s, surer pixels counting more: (c - g).(s - g) /
+         |s - g|^2, the least-squares opacity of the matting equation c = alpha s + (1 - alpha) g.
+         It follows twigs and wires that the small matte has lost, and does not spread.
 
 The line counts in the doubtful band, as far as sky and ground differ there and the small matte is
 not sure of ground; elsewhere guided does.
@@ -33,7 +33,12 @@ class RefineOptions:
     line_radius_px: int = 7
     """Window of the mean colours of sky and ground."""
     sure: float = 0.3
-    """Opacity below which a pixel counts as ground, above 1 minus which as sky; (0, 0.5)."""
+    """Opacity below which a pixel counts wholly as ground, above 1 minus which as sky; (0, 0.5)."""
+    ground_to: float = 0.9
+    """Opacity up to which it still counts as ground, ever less: a bird or a twig of which the small
+    matte is not sure lends its colour where nothing surer is near; (sure, 1]."""
+    sky_to: float = 0.7
+    """The same for 1 minus opacity and sky, seen through crowns; (sure, 1]."""
     alike: float = 0.15
     """Squared distance of s and g at which line and guided count alike."""
     line_least: float = 0.3
@@ -48,6 +53,9 @@ class RefineOptions:
     def __post_init__(self) -> None:
         if not 0 < self.sure < 0.5:
             raise ValueError(f"sure must be in (0, 0.5), got {self.sure}")
+        for name in ("ground_to", "sky_to"):
+            if not self.sure < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in (sure, 1], got {getattr(self, name)}")
         if not self.line_least > 0:
             raise ValueError(f"line_least must be > 0, got {self.line_least}")
         if not self.ground > 0:
@@ -57,8 +65,8 @@ class RefineOptions:
 
 
 _LINE_CONTRAST = 1.2
-_ENOUGH = 0.02
-"""Share of a window that must be sure sky, and sure ground, for the line to count fully."""
+_ENOUGH = 0.01
+"""Share of a window that must be sky, and ground, for the line to count fully."""
 
 
 def refine_matte(
@@ -95,8 +103,9 @@ def colour_line(
     colours = small.astype(np.float32) * np.float32(1 / 255)
     side_px = 2 * options.line_radius_px + 1
     window = (side_px, side_px)
-    sky, sky_share = _mean_of(colours, coarse > 1 - options.sure, window)
-    ground, ground_share = _mean_of(colours, coarse < options.sure, window)
+    sky, sky_share = _mean_of(colours, _counts(1 - coarse, options.sure, options.sky_to), window)
+    is_ground = _counts(coarse, options.sure, options.ground_to)
+    ground, ground_share = _mean_of(colours, is_ground, window)
     axis = sky - ground
     length2 = np.einsum("hwc,hwc->hw", axis, axis)
     slope = axis * (_LINE_CONTRAST / np.maximum(length2, 1e-4))[..., None]
@@ -108,11 +117,15 @@ def colour_line(
     return LinearModel(slope, offset), trust * np.minimum(coarse / options.line_least, 1) ** 2
 
 
+def _counts(opacity: np.ndarray, wholly: float, at_all: float) -> np.ndarray:
+    """(h, w) float32 in [0, 1]: 1 below `wholly`, falling to 0 at `at_all`."""
+    return np.clip((at_all - opacity) / (at_all - wholly), 0, 1).astype(np.float32, copy=False)
+
+
 def _mean_of(
-    colours: np.ndarray, chosen: np.ndarray, window: tuple[int, int]
+    colours: np.ndarray, weight: np.ndarray, window: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean colour of the chosen pixels in each window (h, w, 3), and their share (h, w)."""
-    weight = chosen.astype(np.float32)
+    """Weighted mean colour in each window (h, w, 3), and the mean weight (h, w)."""
     share = cv2.blur(weight, window)
     total = cv2.blur(colours * weight[..., None], window)
     return total / np.maximum(share, 1e-4)[..., None], share
