@@ -126,7 +126,7 @@ def test_colour_line_solves_the_matting_equation():
     middle = (slice(23, 28), slice(10, 20))  # both sides within the window
     found = line.apply(np.round(colours).astype(np.uint8))
     np.testing.assert_allclose(
-        found[middle], (0.5 + 1.2 * (alpha - 0.5))[middle], atol=0.01
+        found[middle], (0.5 + 1.1 * (alpha - 0.5))[middle], atol=0.01
     )  # 0.01: colours rounded to 8 bit
     assert trust[middle].min() > 0.5
     assert trust[:10].max() == 0

@@ -28,7 +28,7 @@ class RefineOptions:
     """Windows and trust; lengths in pixels of the small matte."""
 
     guided_radius_px: int = 8
-    guided_eps: float = 1e-3
+    guided_eps: float = 1e-4
     """Squared colour units of [0, 1]."""
     line_radius_px: int = 7
     """Window of the mean colours of sky and ground."""
@@ -64,7 +64,7 @@ class RefineOptions:
             raise ValueError(f"margin must be in [0, 0.5), got {self.margin}")
 
 
-_LINE_CONTRAST = 1.2
+_LINE_CONTRAST = 1.1
 _ENOUGH = 0.01
 """Share of a window that must be sky, and ground, for the line to count fully."""
 
