@@ -100,9 +100,8 @@ def _said_by(
     """What a neighbour says of a frame's matte (H, W), and how much it counts (H, W)."""
     half_flow = small_flow(frame.half_grey, other.half_grey, options.flow)
     half_slope = (carry(other.half_slope, half_flow) + frame.half_slope) / 2
-    flow = _enlarged(half_flow, frame.matte) * np.divide(
-        frame.matte.shape[::-1], half_flow.shape[1::-1]
-    ).astype(np.float32)
+    scale = np.divide(frame.matte.shape[::-1], half_flow.shape[1::-1]).astype(np.float32)
+    flow = _enlarged(half_flow * scale, frame.matte)
     rgb = carry(other.rgb, flow)
     grey, was = (cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (frame.rgb, rgb))
     change = cv2.subtract(grey, was, dtype=cv2.CV_32F)
