@@ -118,6 +118,21 @@ def test_a_cut_and_another_size_have_no_say():
     np.testing.assert_array_equal(got[2], matte[:, :100])
 
 
+@pytest.mark.parametrize("shape", [(16, 20), (9, 13), (4, 4), (1, 1), (3, 400)])
+def test_frames_of_a_few_pixels_are_taken(shape):
+    """Optical flow wants sides of 12 px."""
+    rng = np.random.default_rng(0)
+    frames = [
+        RefinedFrame(
+            rng.integers(0, 255, (*shape, 3)).astype(np.uint8), rng.random(shape, np.float32)
+        )
+        for _ in range(3)
+    ]
+    for matte in averaged_around(frames, OPTIONS):
+        assert matte.shape == shape
+        assert np.isfinite(matte).all()
+
+
 def test_none_around_gives_the_mattes_as_they_are():
     frames, _ = trembling(3)
     got = averaged_around(frames, SteadyOptions(around=0))
