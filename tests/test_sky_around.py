@@ -120,7 +120,6 @@ def test_a_cut_and_another_size_have_no_say():
 
 @pytest.mark.parametrize("shape", [(16, 20), (9, 13), (4, 4), (1, 1), (3, 400)])
 def test_frames_of_a_few_pixels_are_taken(shape):
-    """Optical flow wants sides of 12 px."""
     rng = np.random.default_rng(0)
     frames = [
         RefinedFrame(

@@ -68,6 +68,17 @@ def test_small_flow_points_to_where_the_pixel_was(kind, within_px):
     np.testing.assert_allclose(np.median(flow, axis=(0, 1)), [5, -2], atol=within_px)
 
 
+@pytest.mark.parametrize("kind", ["half", "quick", "smooth"])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 9), (3, 400), (12, 200), (200, 12)])
+def test_flow_of_frames_of_a_few_pixels(shape, kind):
+    """Sides that OpenCV refuses, and those at which it crashed."""
+    rng = np.random.default_rng(0)
+    new, old = (rng.integers(0, 255, shape).astype(np.uint8) for _ in range(2))
+    flow = small_flow(new, old, kind)
+    assert flow.shape == (*shape, 2)
+    assert np.isfinite(flow).all()
+
+
 def test_flow_at_the_frames_own_size_follows_thin_things():
     """Twigs two pixels wide, moved by 1.5 px: what half the size cannot tell is found."""
     rng = np.random.default_rng(4)

@@ -26,7 +26,6 @@ from preprocess.sky.temporal import (
     small_flow,
 )
 
-_LEAST_SIDE_PX = 12
 _NOISE = 15.0
 """8-bit levels: changes of grey small against this are taken for noise, not for another cover."""
 _TOLERANCE = 30.0
@@ -115,9 +114,9 @@ def _said_by(
 
 
 def _half(values: np.ndarray) -> np.ndarray:
-    """`values` (H, W) at half the size; no side smaller than the flow takes."""
-    wh = (max(_LEAST_SIDE_PX, n // 2) for n in values.shape[1::-1])
-    return cv2.resize(values, tuple(wh), interpolation=cv2.INTER_AREA)
+    """`values` (H, W) at half the size."""
+    wh = (max(1, values.shape[1] // 2), max(1, values.shape[0] // 2))
+    return cv2.resize(values, wh, interpolation=cv2.INTER_AREA)
 
 
 def _enlarged(values: np.ndarray, like: np.ndarray) -> np.ndarray:

@@ -25,6 +25,8 @@ FLOWS = {
 
 "quick" follows twigs in a frame of 256 px; in one of 512 px "smooth" does so better, no slower.
 """
+_LEAST_FLOW_PX = 16
+"""Sides below this are padded: OpenCV's DIS refuses them, or crashes where a patch fits no more."""
 _REACH = 3 / 854
 """Of the longer side: how far a matte's values may come from when they are carried."""
 _SLOPE_RADIUS_PX, _SLOPE_EPS = 2, 5e-4
@@ -222,11 +224,15 @@ def small_flow(new: np.ndarray, old: np.ndarray, kind: str = "quick") -> np.ndar
         (h, w, 2) float32 px: where in `old` each pixel of `new` was, relative to itself.
     """
     grey = [p if p.ndim == 2 else cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (new, old)]
+    height, width = grey[0].shape
+    more = (0, max(0, _LEAST_FLOW_PX - height), 0, max(0, _LEAST_FLOW_PX - width))
+    if any(more):
+        grey = [cv2.copyMakeBorder(p, *more, cv2.BORDER_REPLICATE) for p in grey]
     preset, finest, iterations = FLOWS[kind]
     flow = cv2.DISOpticalFlow.create(preset)
     flow.setFinestScale(finest)
     flow.setGradientDescentIterations(iterations)
-    return flow.calc(grey[0], grey[1], None)
+    return flow.calc(grey[0], grey[1], None)[:height, :width]
 
 
 def largest_channel(values: np.ndarray) -> np.ndarray:
